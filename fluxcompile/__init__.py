@@ -1,0 +1,42 @@
+"""fluxcompile: run vision models on video without computing the same thing twice.
+
+    from fluxcompile import fluxcompile, load
+    net = fluxcompile(model, example)
+    stream = net.stream()
+    for frame in video:
+        outputs = stream(frame)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fluxcompile.errors import CaptureError, FluxError, InputError, OptionError, ProgramError, VerifyError
+from fluxcompile.net import Explanation, Net, load
+from fluxcompile.options import Frames, Policy
+
+if TYPE_CHECKING:
+    from fluxcompile.pipeline import fluxcompile, pass_names
+
+__all__ = [
+    "CaptureError",
+    "Explanation",
+    "FluxError",
+    "Frames",
+    "InputError",
+    "Net",
+    "OptionError",
+    "Policy",
+    "ProgramError",
+    "VerifyError",
+    "fluxcompile",
+    "load",
+    "pass_names",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The compiler is imported on first use: loading a program needs no torch."""
+    if name in ("fluxcompile", "pass_names"):
+        from fluxcompile import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module 'fluxcompile' has no attribute {name!r}")

@@ -1,0 +1,356 @@
+"""The `fluxcompile` command: compile, explain, run, demo. Torch is imported when a command needs it."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fluxcompile import options
+from fluxcompile.errors import FluxError, OptionError
+
+if TYPE_CHECKING:
+    from fluxcompile.play import Playback, Setting
+    from fluxcompile.runtime.report import Run
+    from fluxcompile.runtime.video import Image, Placement
+
+EXTRAS = {
+    "torch": "compile",
+    "onnx": "onnx",
+    "av": "video",
+    "cv2": "video",
+    "timm": "zoo",
+    "torchvision": "zoo",
+    "ultralytics": "ultralytics",
+    "jinja2": "report",
+}
+"""The extra that brings a package that is not always there."""
+
+app = typer.Typer(
+    name="fluxcompile",
+    help="Compile a vision model into a program for video that recomputes only what changed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(stderr=True)  # tables and progress; stdout is for --json and for text that is piped on
+
+MODEL_HELP = "A .flux, .onnx, .pt2 or Ultralytics .pt file, zoo:NAME, or package.module:callable."
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+ExampleOption = Annotated[
+    str | None,
+    typer.Option(metavar="SHAPE", help="Shape of the input, 1x3x640x640; several with commas. Files know theirs."),
+]
+WithoutOption = Annotated[str | None, typer.Option(metavar="A,B", help="Passes to leave out, by name.")]
+PixelsOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help="How camera pixels become input: unit (0 to 1), imagenet, raw (0 to 255), auto."),
+]
+
+
+@app.command("compile")
+def compile_(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the program goes.")] = Path("net.flux"),
+    example: ExampleOption = None,
+    without: WithoutOption = None,
+    pixels: PixelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile MODEL and save the program. With --pixels it takes camera frames, without it tensors."""
+    net = _net(model, example, without, pixels)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    net.save(output)
+    explained = net.explain().to_json()
+    if as_json:
+        _print_json(
+            {"path": str(output), "bytes": _bytes(output), "input_shapes": net.input_shapes} | _summary(explained)
+        )
+        return
+    shapes = ", ".join("x".join(map(str, shape)) for shape in net.input_shapes)
+    table = _plain_table()
+    table.add_row("program", f"{output} ({_bytes(output) / 1e6:.1f} MB)")
+    table.add_row("input", shapes)
+    table.add_row("layers", str(len(explained["layers"])))
+    table.add_row("MACs a dense frame", f"{explained['total_macs']:,}")
+    table.add_row("in layers that can reuse", f"{explained['blocked_mac_share']:.1%}")
+    console.print(table)
+
+
+@app.command()
+def explain(
+    model: ModelArgument,
+    example: ExampleOption = None,
+    without: WithoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each layer of MODEL: its domain, its form, its cost, and why it stays dense."""
+    explained = _net(model, example, without, None).explain()
+    if as_json:
+        _print_json(explained.to_json())
+    else:
+        typer.echo(str(explained))
+
+
+@app.command()
+def run(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file, rtsp:// address or camera index.")],
+    model: Annotated[str, typer.Option("-m", "--model", metavar="MODEL", help=MODEL_HELP, show_default=False)],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Annotated mp4.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page about the run.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    start: Annotated[int, typer.Option(min=0, help="Skip so many frames first.")] = 0,
+    exact: Annotated[bool, typer.Option("--exact", help="Equal to dense inference (this is the default).")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(min=0.0, help="Approximate: grey levels that a pixel may differ by, unseen.")
+    ] = None,
+    radius: Annotated[int | None, typer.Option(min=0, help="Approximate: pixels that a change may spread.")] = None,
+    gate: Annotated[float | None, typer.Option(min=0.0, help="Approximate: change of a map that stops.")] = None,
+    compare: Annotated[bool, typer.Option(help="Also run dense inference, and tell how well they agree.")] = True,
+    example: ExampleOption = None,
+    without: WithoutOption = None,
+    pixels: PixelsOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Play CLIP through MODEL; tell how much was recomputed and how far the outputs are from dense inference.
+
+    --exact together with --threshold, --radius or --gate plays both, side by side.
+    """
+    from fluxcompile import play
+    from fluxcompile.runtime.report import write
+    from fluxcompile.runtime.video import Writer, probe
+
+    about = probe(clip)
+    net = _net(model, example, without, pixels)
+    height, width = _frame_size(net, model)
+    settings = _settings(exact, threshold, radius, gate)
+    total = about.num_frames and min(about.num_frames - start, frames or about.num_frames)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    writer = Writer(output, about.fps) if output else None
+    try:
+        fitted = _fitted(clip, (height, width), start, frames)
+        playback = _play(net, fitted, settings, total or frames, compare=compare, writer=writer)
+    finally:
+        if writer is not None:
+            writer.close()
+    if not playback.num_frames and not playback.interrupted:
+        raise OptionError(f"{clip}: no frame to play; it has {about.num_frames}, --start is {start}")
+    made = play.run_of(
+        net,
+        playback,
+        title=f"{Path(model).name} on {Path(clip).name}",
+        model=model,
+        clip=Path(clip).name,
+        size=(height, width),
+        compare=compare,
+        video=output,
+    )
+    if report is not None and playback.num_frames:
+        write(made, report)
+    written = [path for path in (output, report) if path is not None and path.exists()]
+    tell(made, written, as_json)
+    if playback.interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("out/demo"),
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find faces in a real clip with real weights: dense, exact and approximate side by side."""
+    from fluxcompile import demo as _demo
+
+    console.print("[dim]CenterFace on carphone: fetching, compiling, playing[/dim]", highlight=False)
+    made, written = _demo.play_demo(output, frames, _play)
+    tell(made, written, as_json)
+    if made.interrupted:
+        raise typer.Exit(130)
+
+
+def main() -> None:
+    """Run the command; our own errors are one message and exit code 2, a traceback only under FLUX_LOG=debug."""
+    debug = False
+    try:
+        level = options.log_level()
+        debug = level <= logging.DEBUG
+        logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+        logging.getLogger("fluxcompile").setLevel(level)
+        app()
+    except FluxError as error:
+        _fail(str(error), debug)
+    except OSError as error:  # a folder that cannot be made, a disk that is full
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), debug)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS:
+            raise
+        _fail(f"this needs {package}: pip install 'fluxcompile[{EXTRAS[package]}]'", debug)
+
+
+def tell(made: "Run", written: list[Path], as_json: bool) -> None:
+    """Print what a run found, and where its files are."""
+    if as_json:
+        rows = [
+            {
+                "setting": setting.name,
+                "knobs": setting.knobs,
+                "work_share": setting.mean_share,
+                "agreement": setting.agreement,
+                "max_error": setting.max_error,
+                "ms_per_frame": setting.ms_per_frame,
+                "frames": len(setting.work_share),
+                "work_share_per_frame": setting.work_share,
+            }
+            for setting in made.settings
+        ]
+        _print_json(
+            {
+                "model": made.model,
+                "clip": made.clip,
+                "agreement": made.agreement_name,
+                "settings": rows,
+                "notes": made.notes,
+                "interrupted": made.interrupted,
+                "files": [str(path) for path in written],
+            }
+        )
+        return
+    table = Table(title=made.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("setting")
+    for heading in ("work", made.agreement_name, "max error", "ms/frame", "frames"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for setting in made.settings:
+        table.add_row(
+            f"{setting.name}\n[dim]{setting.knobs}[/dim]" if setting.knobs else setting.name,
+            f"{setting.mean_share:.1%}",
+            "-" if setting.agreement is None else f"{setting.agreement:.3f}",
+            "-" if setting.max_error is None else f"{setting.max_error:.1e}" if setting.max_error else "0",
+            "-" if setting.ms_per_frame is None else f"{setting.ms_per_frame:.1f}",
+            str(len(setting.work_share)),
+        )
+    console.print(table)
+    for note in made.notes:
+        console.print(f"[yellow]note:[/yellow] {note}", highlight=False)
+    if made.interrupted:
+        console.print("[yellow]stopped early;[/yellow] what was done is kept")
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def _net(model: str, example: str | None, without: str | None, pixels: str | None) -> Any:
+    from fluxcompile import sources
+
+    if pixels is not None and pixels not in (*sources.PIXELS, "auto"):
+        raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
+    passes = [name.strip() for name in without.split(",") if name.strip()] if without else []
+    with console.status(f"compiling {model}"):
+        return sources.net_of(model, _shapes(example), pixels, passes)
+
+
+def _shapes(text: str | None) -> list[tuple[int, ...]] | None:
+    if text is None:
+        return None
+    try:
+        shapes = [tuple(int(side) for side in shape.lower().split("x")) for shape in text.split(",")]
+    except ValueError:
+        shapes = []
+    if not shapes or any(side < 1 for shape in shapes for side in shape):
+        raise OptionError(f"--example is {text!r}; write a shape as 1x3x640x640, several with commas")
+    return shapes
+
+
+def _frame_size(net: Any, model: str) -> tuple[int, int]:
+    """Return height and width of the frames that a net takes."""
+    if net.program.frames is None:
+        raise OptionError(f"{model}: was compiled to take tensors; for video, compile it again with --pixels unit")
+    shapes = [tuple(shape) for shape in net.input_shapes]
+    if len(shapes) == 1:
+        match shapes[0]:
+            case (height, width, 3) | (1, height, width, 3) | (1, 3, height, width):
+                return int(height), int(width)
+    raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
+
+
+def _settings(exact: bool, threshold: float | None, radius: int | None, gate: float | None) -> "list[Setting]":
+    from fluxcompile.play import Setting
+
+    approximate = any(knob is not None for knob in (threshold, radius, gate))
+    settings = [Setting("exact", options.Policy(exact=True))] if exact or not approximate else []
+    if approximate:
+        policy = options.Policy(exact=False, threshold=threshold or 0.0, radius=radius, gate=gate or 0.0)
+        settings.append(Setting("approximate", policy))
+    return settings
+
+
+def _fitted(clip: str, size: tuple[int, int], start: int, count: int | None) -> "Iterator[tuple[Image, Placement]]":
+    from fluxcompile.runtime.video import fit, frames
+
+    for image in frames(clip, start=start, count=count):
+        yield fit(image, *size)
+
+
+def _play(net: Any, fitted: Any, settings: "list[Setting]", total: int | None, **options: Any) -> "Playback":
+    """Play with a progress bar that shows the share of work so far."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fluxcompile.play import play
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shares]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("frames", total=total, shares="")
+
+        def on_frame(playback: "Playback") -> None:
+            shares = "  ".join(f"{track.name} {track.work_share[-1]:.0%}" for track in playback.tracks)
+            progress.update(task, completed=playback.num_frames, shares=shares)
+
+        return play(net, fitted, settings, on_frame=on_frame, **options)
+
+
+def _summary(explained: dict[str, Any]) -> dict[str, Any]:
+    shares = {key: explained[key] for key in ("total_macs", "blocked_mac_share")}
+    return {"layers": len(explained["layers"])} | shares
+
+
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _plain_table() -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    return table
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _fail(message: str, debug: bool) -> None:
+    if debug:
+        console.print_exception()
+    console.print("[bold red]error:[/bold red] ", end="")
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""One exception per kind of mistake a caller can make; each message says what, where and what to do."""
+
+
+class FluxError(Exception):
+    """Base of everything fluxcompile raises on purpose."""
+
+
+class CaptureError(FluxError):
+    """The model cannot be captured: control flow on data, an unsupported operator, training mode."""
+
+
+class InputError(FluxError, ValueError):
+    """What was passed to a compiled net does not fit it: shape, dtype, NaN, wrong number of inputs."""
+
+
+class OptionError(FluxError, ValueError):
+    """An option, flag or environment variable has a value that means nothing."""
+
+
+class ProgramError(FluxError):
+    """A saved program is truncated, altered, or made by a newer version."""
+
+
+class VerifyError(FluxError):
+    """A pass left a graph that breaks its stage's rules: a bug in the compiler, please report it."""

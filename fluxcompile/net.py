@@ -1,0 +1,90 @@
+"""What `fluxcompile()` and `load()` return: a compiled net, its streams and what is known of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluxcompile.options import Policy
+from fluxcompile.program import Layer, Program, load_program
+
+if TYPE_CHECKING:
+    from fluxcompile.runtime.stream import Stream
+
+
+class Explanation:
+    """Each layer's domain, form and cost, and why it is dense where it is. `str()` is a table."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+
+    @property
+    def total_macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def blocked_mac_share(self) -> float:
+        """MACs in layers that run only where something changed, over all MACs."""
+        blocked = sum(layer.macs for layer in self.layers if layer.form != "dense")
+        return blocked / self.total_macs if self.total_macs else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "blocked_mac_share": self.blocked_mac_share,
+            "total_macs": self.total_macs,
+            "layers": [
+                {"name": x.name, "op": x.op, "domain": x.domain, "form": x.form, "macs": x.macs, "reason": x.reason}
+                for x in self.layers
+            ],
+        }
+
+    def __str__(self) -> str:
+        rows = [("layer", "op", "form", "MMACs", "domain")]
+        rows += [
+            (x.name, x.op, x.form, f"{x.macs / 1e6:.2f}", x.domain + (f"  ({x.reason})" if x.reason else ""))
+            for x in self.layers
+        ]
+        wide = [max(len(r[i]) for r in rows) for i in range(4)]
+        lines = [
+            f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e}".rstrip() for a, b, c, d, e in rows
+        ]
+        share = f"{100 * self.blocked_mac_share:.1f} % of {self.total_macs / 1e6:.1f} MMACs run only where something changed"
+        return "\n".join([*lines, "", share])
+
+
+class Net:
+    """A compiled net. Holds no camera's state: that is a stream's."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._dense: Any = None
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(i.shape) for i in self.program.graphs["dense"].inputs]
+
+    def stream(self, policy: Policy | None = None) -> "Stream":
+        """The state of one camera; `stream(frame)` gives the model's outputs. Exact unless a policy says otherwise."""
+        from fluxcompile.runtime.stream import Stream
+
+        return Stream(self.program, policy or Policy(**self.program.policy))
+
+    def dense(self, *frames: Any) -> Any:
+        """Plain dense inference: the outputs an exact stream must equal."""
+        from fluxcompile.runtime.stream import Dense
+
+        self._dense = self._dense or Dense(self.program)
+        return self._dense(*frames)
+
+    def explain(self) -> Explanation:
+        return Explanation(self.program.layers)
+
+    def text(self) -> str:
+        """The blocked program in text form."""
+        return self.program.text
+
+    def save(self, path: str | Path) -> None:
+        self.program.save(path)
+
+
+def load(path: str | Path) -> Net:
+    """A net from a `.flux` file; needs no compiler. Raises ProgramError for a broken, altered or newer file."""
+    return Net(load_program(path))

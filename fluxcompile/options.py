@@ -1,0 +1,82 @@
+"""Defaults and flags: the only place that reads the environment and the only home of default values."""
+
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fluxcompile.errors import OptionError
+
+log = logging.getLogger("fluxcompile")
+
+TILE_PIXELS = 32
+"""Frame pixels a tile spans on every map, where a map is fine enough."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What camera frames look like, so that a stream takes them as they come.
+
+    The model sees (frame * scale - mean) / std per channel, as NCHW float32. `layout` is "hwc" or "chw".
+    """
+
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: str = "hwc"
+
+    def __post_init__(self) -> None:
+        if self.layout not in ("hwc", "chw"):
+            raise OptionError(f'Frames: layout is {self.layout!r}; use "hwc" or "chw"')
+        if not self.scale or not all(self.std):
+            raise OptionError("Frames: scale and std must not be 0")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is recomputed. `exact=True` equals dense inference; every other knob is an approximation with a price.
+
+    threshold: an input pixel counts as changed when any channel moved by more than this from the reference image,
+        in the units of the model's input (of uint8 frames: grey levels).
+    radius: how far a changed pixel may spread, in frame pixels; None follows every window to the end.
+    gate: a recomputed cell counts as changed when its largest change exceeds `gate` times the spread (standard
+        deviation) of its map.
+    """
+
+    exact: bool = True
+    threshold: float = 0.0
+    radius: int | None = None
+    gate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.exact and (self.threshold or self.radius is not None or self.gate):
+            raise OptionError("Policy: exact=True leaves no room for threshold, radius or gate; pass exact=False")
+        if self.threshold < 0 or self.gate < 0 or (self.radius is not None and self.radius < 0):
+            raise OptionError(f"Policy: threshold, radius and gate must not be negative, got {self}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def dump_folder() -> Path | None:
+    """FLUX_DUMP: a folder that gets the numbered text of the graph after each pass."""
+    value = os.environ.get("FLUX_DUMP", "")
+    return Path(value) if value else None
+
+
+def verify_passes() -> bool:
+    """FLUX_VERIFY: 1 (the default) checks the graph after every pass, 0 only at the end of each stage."""
+    value = os.environ.get("FLUX_VERIFY", "1")
+    if value not in ("0", "1"):
+        raise OptionError(f"FLUX_VERIFY is {value!r}; use 0 or 1")
+    return value == "1"
+
+
+def log_level() -> int:
+    """FLUX_LOG: debug, info, warning (the default) or error."""
+    value = os.environ.get("FLUX_LOG", "warning").lower()
+    levels = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+    if value not in levels:
+        raise OptionError(f"FLUX_LOG is {value!r}; use one of {', '.join(levels)}")
+    return levels[value]

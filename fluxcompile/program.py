@@ -1,0 +1,134 @@
+"""The compiled artifact: plain data, saved as JSON and safetensors in one file, never pickle.
+
+Needs neither torch nor the compiler. A `.flux` file is a zip of `program.json`, `constants.safetensors` and
+`manifest.json` (format number and SHA-256 of the other two).
+"""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from fluxcompile.errors import ProgramError
+
+FORMAT = 1
+"""Raised whenever an older fluxcompile could misread a new file."""
+
+
+class Op(msgspec.Struct, omit_defaults=True):
+    """One call. Arguments are JSON; {"%": name} is a value, {"@": name} a constant, {"dtype": "f32"} a type.
+
+    `lists` are the (name, capacity) of the lists whose lengths over their capacities add up to the share of `macs` that
+    a frame really costs; `layer` is the number of the layer it belongs to. `body` holds the ops of a dense region.
+    """
+
+    name: str
+    op: str
+    args: list[Any]
+    kwargs: dict[str, Any] = {}
+    type: str = ""
+    path: str = ""
+    macs: int = 0
+    layer: int = -1
+    lists: list[tuple[str, int]] = []
+    body: "Graph | None" = None
+
+
+class Input(msgspec.Struct, omit_defaults=True):
+    """An input of a graph; role is input, cache, fresh, threshold, motion, radius or gate."""
+
+    name: str
+    role: str
+    dtype: str
+    shape: list[int]
+    layout: str = ""
+
+
+class Graph(msgspec.Struct, omit_defaults=True):
+    """Ops in order; `outputs` are arguments like an op's, `caches` pairs of (input, value it is fed from next)."""
+
+    inputs: list[Input]
+    ops: list[Op]
+    outputs: list[Any]
+    caches: list[tuple[str, str]] = []
+
+
+class Layer(msgspec.Struct, omit_defaults=True):
+    """What `explain()` says of one layer. `form` is tile, rows, held or dense; `reason` says why it is dense."""
+
+    name: str
+    op: str
+    domain: str
+    form: str
+    macs: int
+    reason: str = ""
+
+
+class Program(msgspec.Struct, omit_defaults=True):
+    """A compiled net: the blocked graph, the dense one it must equal, constants and what is known of each layer."""
+
+    graphs: dict[str, Graph]
+    layers: list[Layer]
+    template: Any
+    text: str = ""
+    frames: dict[str, Any] | None = None
+    policy: dict[str, Any] = {}
+    constants: dict[str, npt.NDArray[Any]] = {}
+
+    def save(self, path: str | Path) -> None:
+        """Write a `.flux` file; a crash leaves the old one or none, never half of one."""
+        path = Path(path)
+        plain = msgspec.structs.replace(self, constants={})
+        body = msgspec.json.encode(plain)
+        tensors = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in self.constants.items()})
+        manifest = {
+            "format": FORMAT,
+            "program.json": hashlib.sha256(body).hexdigest(),
+            "constants.safetensors": hashlib.sha256(tensors).hexdigest(),
+        }
+        part = path.with_name(path.name + ".part")
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in (
+                ("manifest.json", msgspec.json.encode(manifest)),
+                ("program.json", body),
+                ("constants.safetensors", tensors),
+            ):
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        part.replace(path)
+
+
+def load_program(path: str | Path) -> Program:
+    """Read a `.flux` file. Raises ProgramError when it is missing, truncated, altered or newer than this version."""
+    path = Path(path)
+    if not path.is_file():
+        raise ProgramError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            manifest = msgspec.json.decode(archive.read("manifest.json"))
+            found = manifest["format"]
+            if found != FORMAT:
+                raise ProgramError(
+                    f"{path}: format {found}, this fluxcompile reads format {FORMAT}; "
+                    f"{'upgrade fluxcompile' if found > FORMAT else 'compile the model again'}"
+                )
+            parts = {name: archive.read(name) for name in ("program.json", "constants.safetensors")}
+    except (zipfile.BadZipFile, KeyError, msgspec.DecodeError, TypeError, EOFError) as e:
+        raise ProgramError(f"{path}: not a whole .flux file ({e}); compile the model again") from e
+    for name, data in parts.items():
+        if hashlib.sha256(data).hexdigest() != manifest.get(name):
+            raise ProgramError(f"{path}: {name} was altered after it was saved; compile the model again")
+    try:
+        body = msgspec.json.decode(parts["program.json"])
+        body["constants"] = {}
+        program = msgspec.convert(body, Program)
+        program.constants = safetensors.numpy.load(parts["constants.safetensors"])
+    except (msgspec.DecodeError, msgspec.ValidationError, safetensors.SafetensorError) as e:
+        raise ProgramError(f"{path}: does not hold a program ({e}); compile the model again") from e
+    return program

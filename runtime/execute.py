@@ -1,0 +1,131 @@
+"""The reference executor: runs a program's graph op by op in plain torch. Readable, no speed.
+
+Other backends must agree with it; it alone decides what a program means.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fluxcompile.errors import ProgramError
+from fluxcompile.program import Graph, Op, Program
+
+try:
+    import torch
+    from torch import Tensor
+
+    from fluxcompile.ops import TABLE
+except ImportError as e:  # the data of a program can be read without torch, but nothing here can run
+    raise ProgramError(
+        "the reference executor needs torch and this machine has none; pip install fluxcompile[compile]"
+    ) from e
+
+TYPES = {
+    "f32": torch.float32,
+    "f64": torch.float64,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "i16": torch.int16,
+    "i8": torch.int8,
+    "u8": torch.uint8,
+    "b8": torch.bool,
+}
+
+
+def resolve(op: Op) -> Callable[..., Any]:
+    """The callable an op names."""
+    if op.op == "getitem":
+        return operator.getitem
+    namespace, name, overload = op.op.split(".")
+    if namespace == "flux":
+        if name not in TABLE:
+            raise ProgramError(f"{op.name}: unknown op {op.op}; this program was made by another version of fluxcompile")
+        return TABLE[name].reference
+    found = getattr(getattr(getattr(torch.ops, namespace), name, None), overload, None)
+    if found is None:
+        raise ProgramError(f"{op.name}: this torch ({torch.__version__}) has no operator {op.op}; use a newer torch")
+    return found  # type: ignore[no-any-return]
+
+
+def constants(program: Program) -> dict[str, Tensor]:
+    """The program's constants as tensors."""
+    return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in program.constants.items()}
+
+
+class Executor:
+    """Runs one graph. Call it with every input by name; `work` then holds the share each layer cost."""
+
+    def __init__(self, graph: Graph, values: Mapping[str, Tensor]) -> None:
+        self.graph, self.values = graph, values
+        self.work: dict[int, float] = {}
+        self._bodies = {op.name: Executor(op.body, values) for op in graph.ops if op.body}
+        self._calls = {op.name: resolve(op) for op in graph.ops if not op.body}
+        self._last = self._last_uses()
+
+    def _last_uses(self) -> dict[str, list[str]]:
+        """For each op, the values nobody reads after it."""
+        last: dict[str, str] = {}
+        for op in self.graph.ops:
+            for name in (*_names(op.args), *_names(list(op.kwargs.values()))):
+                last[name] = op.name
+        for name in (*_names(self.graph.outputs), *(v for _, v in self.graph.caches)):
+            last.pop(name, None)
+        free: dict[str, list[str]] = {}
+        for name, at in last.items():
+            free.setdefault(at, []).append(name)
+        return free
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[list[Any], dict[str, Tensor]]:
+        """(outputs, next frame's caches by input name)."""
+        env: dict[str, Any] = dict(inputs)
+        lengths: dict[str, int] = {}
+        self.work = {}
+        with torch.no_grad():
+            for op in self.graph.ops:
+                args, kwargs = self._bind(op.args, env), {k: self._bind(v, env) for k, v in op.kwargs.items()}
+                if op.body:
+                    env[op.name] = self._region(op, args)
+                else:
+                    env[op.name] = self._calls[op.name](*args, **kwargs)
+                if op.op in ("flux.tiles.default", "flux.rows.default"):
+                    lengths[op.name] = env[op.name].shape[0]
+                if op.layer >= 0:
+                    share = sum(lengths[name] / capacity for name, capacity in op.lists)
+                    self.work[op.layer] = min(share, 1.0) if op.lists else 1.0
+                for name in self._last.get(op.name, ()):
+                    env.pop(name, None)
+        outputs = self._bind(self.graph.outputs, env)
+        return outputs, {cache: env[value] for cache, value in self.graph.caches}
+
+    def _region(self, op: Op, args: list[Any]) -> Any:
+        """A dense region: (operands, misses, fresh, old results) -> results, old ones when nothing missed."""
+        operands, misses, fresh, old = args
+        body = self._bodies[op.name]
+        if not fresh and not any(bool(m.any()) for m in misses):
+            self.work.update(dict.fromkeys((o.layer for o in body.graph.ops if o.layer >= 0), 0.0))
+            return tuple(old)
+        results, _ = body(dict(zip((i.name for i in body.graph.inputs), operands, strict=True)))
+        self.work.update(body.work)
+        return tuple(results)
+
+    def _bind(self, value: Any, env: Mapping[str, Any]) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._bind(v, env) for v in value]
+        if isinstance(value, dict):
+            ((kind, name),) = value.items()
+            if kind == "%":
+                return env[name]
+            if kind == "@":
+                return self.values[name]
+            return TYPES[name] if kind == "dtype" else float(name)
+        return value
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [n for v in value for n in _names(v)]
+    return [value["%"]] if isinstance(value, dict) and "%" in value else []

@@ -1,0 +1,111 @@
+"""What a user installs: the wheel, the sdist, and an import that needs no torch."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("passes", "runtime", "kernels", "models")
+TORCHLESS = (
+    "fluxcompile",
+    "fluxcompile.errors",
+    "fluxcompile.geometry",
+    "fluxcompile.options",
+    "fluxcompile.program",
+    "fluxcompile.cli",
+    "fluxcompile.runtime.report",
+    "fluxcompile.runtime.video",
+)
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Return what a command prints; its errors become the test's message."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", TORCHLESS)
+def test_import_needs_no_torch(module: str, repo: Path) -> None:
+    blocked = f"import sys; sys.modules['torch'] = None; import {module}; print('fine')"
+    assert run(sys.executable, "-c", blocked, cwd=repo) == "fine\n"
+
+
+def test_torch_can_be_blocked(repo: Path) -> None:
+    """The control of the test above: the same block does stop a module that imports torch."""
+    blocked = "import sys; sys.modules['torch'] = None; import torch"
+    with pytest.raises(AssertionError, match="import of torch halted"):
+        run(sys.executable, "-c", blocked, cwd=repo)
+
+
+@pytest.fixture(scope="module")
+def built(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a wheel from the checkout, an sdist, and a wheel from that sdist."""
+    out = tmp_path_factory.mktemp("built")
+    source = out / "checkout"
+    files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=repo).splitlines()
+    for name in files:  # a copy, so that no build folder or egg-info appears in the checkout
+        original, copy = repo / name, source / name
+        if original.exists() or original.is_symlink():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if original.is_symlink():
+                copy.symlink_to(os.readlink(original))
+            else:
+                copy.write_bytes(original.read_bytes())
+    build = (sys.executable, "-m", "build", "--no-isolation")
+    run(*build, "--wheel", "--outdir", out / "direct", ".", cwd=source)
+    run(*build, "--sdist", "--outdir", out / "sdist", ".", cwd=source)
+    (sdist,) = (out / "sdist").iterdir()
+    with tarfile.open(sdist) as archive:
+        archive.extractall(out / "unpacked", filter="data")
+    (unpacked,) = (out / "unpacked").iterdir()
+    run(*build, "--wheel", "--outdir", out / "again", ".", cwd=unpacked)
+    (wheel,), (again,) = (out / "direct").iterdir(), (out / "again").iterdir()
+    return {"wheel": wheel, "sdist": sdist, "again": again}
+
+
+def wheel_files(path: Path) -> set[str]:
+    return {name for name in zipfile.ZipFile(path).namelist() if ".dist-info/" not in name}
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_room(built: dict[str, Path], repo: Path) -> None:
+    files = wheel_files(built["wheel"])
+    wanted = {
+        f"fluxcompile/{path.relative_to(repo).as_posix().removeprefix('fluxcompile/')}"
+        for room in ("fluxcompile", *ROOMS)
+        for path in (repo / room).rglob("*")
+        if path.suffix in (".py", ".html", ".typed") and "__pycache__" not in path.parts
+    }
+    assert files == wanted
+    assert not [name for name in files if name.split("/")[0] != "fluxcompile"]
+
+
+@pytest.mark.slow
+def test_sdist_gives_the_same_wheel(built: dict[str, Path]) -> None:
+    assert wheel_files(built["again"]) == wheel_files(built["wheel"])
+    with tarfile.open(built["sdist"]) as archive:
+        assert not [member.name for member in archive if member.issym() or member.islnk()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["wheel", "editable"])
+def test_installed_without_torch(which: str, built: dict[str, Path], tmp_path: Path, repo: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    if which == "wheel":
+        what: tuple[str | Path, ...] = (built["wheel"],)
+    else:
+        what = ("--editable", built["wheel"].parent.parent / "checkout")
+    run(python, "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
+    code = "import fluxcompile.passes as p, fluxcompile.runtime.video, importlib.util as u; print(p.__file__);"
+    code += f"print([name for name in {(*ROOMS, 'torch')!r} if u.find_spec(name)])"
+    where, strays = run(python, "-c", code, cwd=tmp_path).splitlines()
+    assert where.endswith("fluxcompile/passes/__init__.py")
+    assert strays == "[]"
+    assert "compile" in run(tmp_path / "venv" / "bin" / "fluxcompile", "--help", cwd=tmp_path)

@@ -1,0 +1,197 @@
+"""What a clip played through a net adds up to, with a fake net whose numbers are known."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fluxcompile.options import Policy
+from fluxcompile.play import (
+    PICTURES,
+    Playback,
+    Setting,
+    Strip,
+    iou,
+    layers_of,
+    leaves,
+    likeness,
+    match_boxes,
+    panel,
+    play,
+    run_of,
+    settings_of,
+)
+from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit
+from tests.fake_net import LAYERS, FakeNet
+
+EXACT = Setting("exact", Policy(exact=True))
+APPROXIMATE = Setting("approximate", Policy(exact=False, threshold=10.0))
+
+
+def clip(count: int = 5, change: int = 4) -> Iterator[tuple[Image, Placement]]:
+    """Yield frames in which one block of 24 brightens by `change` each time."""
+    for index in range(count):
+        image = np.full((64, 96, 3), 50, np.uint8)
+        image[16:32, 16:32] += np.uint8(change * index)
+        yield fit(image, 64, 96)
+
+
+def test_exact_and_approximate_beside_dense() -> None:
+    playback = play(FakeNet(), clip(), [EXACT, APPROXIMATE])
+    dense, exact, approximate = playback.tracks
+    assert dense.work_share == [1.0] * 5
+    assert exact.work_share == pytest.approx([1.0] + [1 / 24] * 4)
+    assert approximate.work_share == pytest.approx([1.0, 0, 0, 1 / 24, 0])  # 4 and 8 pass, 12 is too much
+    assert (exact.max_error, approximate.max_error) == (0.0, 8.0)
+    assert exact.agreement(None) == 1.0
+    assert 0.9 < (approximate.agreement(None) or 0) < 1.0
+    assert (exact.dense_frames, playback.num_frames) == (1, 5)
+
+
+def test_boxes_agreement() -> None:
+    def decode(outputs: object) -> np.ndarray:
+        (mean,) = outputs  # type: ignore[misc]
+        level = mean[1, 1] - 50  # the box grows with the bright block
+        return np.array([[0, 0, 10 + level, 10, 0.9]], np.float32)
+
+    playback = play(FakeNet(), clip(change=5), [Setting("stale", Policy(exact=False, threshold=99.0))], decode=decode)
+    (stale,) = playback.tracks[1:]
+    # the stale box is 10 wide, dense 10, 15, 20, 25, 30: IoU 1, .67, .5 match, two do not
+    np.testing.assert_array_equal(stale.boxes, [3, 2, 2])
+    assert stale.agreement(decode) == pytest.approx(0.6)
+    assert playback.tracks[0].agreement(decode) == 1.0
+
+
+def test_without_comparison() -> None:
+    playback = play(FakeNet(), clip(), [EXACT], compare=False)
+    assert [track.name for track in playback.tracks] == ["exact"]
+    assert settings_of(playback, None, compare=False)[0].agreement is None
+
+
+def test_interrupt_keeps_what_was_done() -> None:
+    def stopped() -> Iterator[tuple[Image, Placement]]:
+        yield from clip(3)
+        raise KeyboardInterrupt
+
+    playback = play(FakeNet(), stopped(), [EXACT])
+    assert playback.interrupted
+    assert playback.num_frames == 3
+    assert playback.pictures
+
+
+def test_interrupt_within_a_frame_leaves_tracks_of_one_length() -> None:
+    class Stopping(FakeNet):
+        def stream(self, policy: Policy) -> object:  # type: ignore[override]
+            inner = super().stream(policy)
+
+            class Stream:
+                stats = inner.stats
+
+                def __call__(self, frame: Image) -> object:
+                    if inner.stats.frame == 1:
+                        raise KeyboardInterrupt
+                    return inner(frame)
+
+            return Stream()
+
+    playback = play(Stopping(), clip(), [EXACT])
+    assert {len(track.work_share) for track in playback.tracks} == {2}
+
+
+def test_clip_that_breaks_off_is_noted() -> None:
+    def broken() -> Iterator[tuple[Image, Placement]]:
+        yield from clip(2)
+        raise TruncatedVideo("x.mp4: ends after frame 2 of 9")
+
+    playback = play(FakeNet(), broken(), [EXACT])
+    assert playback.notes == ["x.mp4: ends after frame 2 of 9"]
+    assert playback.num_frames == 2
+
+
+def test_run_of_holds_the_layers_of_the_last_setting(tmp_path: Path) -> None:
+    net = FakeNet()
+    playback = play(net, clip(), [EXACT])
+    run = run_of(net, playback, title="t", model="m", clip="c", size=(64, 96), video=tmp_path / "missing.mp4")
+    assert [layer.name for layer in run.layers] == [layer["name"] for layer in LAYERS]
+    assert run.layers[0].share == pytest.approx((1 + 4 / 24) / 5)
+    assert run.layers[1].share is None
+    assert run.video_name == ""
+
+
+def test_layers_of_no_frames() -> None:
+    playback = Playback([])
+    assert (
+        layers_of({"layers": LAYERS}, play(FakeNet(), clip(1), [EXACT]).tracks[0], playback.num_frames)[0].share is None
+    )
+
+
+def test_leaves_of_a_tree() -> None:
+    one, two, three = (np.full(2, value) for value in (1, 2, 3))
+    found = leaves({"b": [one, (two, None)], "a": three})
+    np.testing.assert_array_equal(found, [one, two, three])
+
+
+@pytest.mark.parametrize(
+    ("ours", "dense", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 1.0),
+        ([0.0], [0.0], 1.0),
+        ([1.0], [0.0], 0.0),
+        ([9.0], [1.0], 0.0),
+        ([float("nan")], [1.0], 0.0),
+        ([1.0], [float("nan")], 0.0),
+        ([float("inf"), 1.0], [float("inf"), 1.0], 1.0),
+    ],
+)
+def test_likeness(ours: list[float], dense: list[float], expected: float) -> None:
+    assert likeness([np.array(ours)], [np.array(dense)]) == expected
+
+
+def test_likeness_is_that_of_the_worst_output() -> None:
+    fine, bad = np.array([1.0]), np.array([1.1])
+    assert likeness([fine, bad], [fine, fine]) == pytest.approx(0.9)
+
+
+def test_match_boxes_is_one_to_one() -> None:
+    box = [0, 0, 10, 10, 0.9]
+    twice = np.array([box, [0, 0, 10, 11, 0.8]], np.float32)
+    once = np.array([box], np.float32)
+    none = np.zeros((0, 5), np.float32)
+    np.testing.assert_array_equal(match_boxes(twice, once), [1, 1, 0])
+    np.testing.assert_array_equal(match_boxes(once, twice), [1, 0, 1])
+    np.testing.assert_array_equal(match_boxes(none, once), [0, 0, 1])
+    np.testing.assert_array_equal(match_boxes(none, none), [0, 0, 0])
+
+
+def test_iou() -> None:
+    def box(*xyxy: float) -> np.ndarray:
+        return np.array([*xyxy, 1.0], np.float32)
+
+    assert iou(box(0, 0, 10, 10), box(0, 0, 10, 10)) == 1.0
+    assert iou(box(0, 0, 10, 10), box(5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert iou(box(0, 0, 10, 10), box(10, 0, 20, 10)) == 0.0
+
+
+def test_panel_tints_what_was_recomputed() -> None:
+    image, placement = fit(np.full((360, 640, 3), 100, np.uint8), 640, 640)
+    miss = np.zeros((640, 640), bool)
+    miss[placement.top + 100, placement.left + 200] = True
+    drawn = panel(image, placement, miss, np.zeros((0, 5), np.float32), "exact", 0.5)
+    header = drawn.shape[0] - placement.height
+    assert drawn.shape[1] == 640
+    assert drawn[header + 100, 200, 0] > 130  # red rises
+    assert (drawn[header + 101, 200] == 100).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 6, 7, 100, 1000])
+def test_strip_is_short_and_spread(count: int) -> None:
+    strip = Strip()
+    for index in range(count):
+        strip.offer(index, np.zeros((8, 8, 3), np.uint8))
+    shown = [int(picture.caption.split()[1]) for picture in strip.pictures()]
+    assert len(shown) == min(count, PICTURES)
+    assert shown == sorted(shown)
+    if count > 20:
+        assert shown[0] == 0
+        assert shown[-1] > 0.8 * count

@@ -165,13 +165,13 @@ def run(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("out/demo"),
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Stop after so many frames; the clip has 120.")] = 60,
     as_json: JsonOption = False,
 ) -> None:
     """Find faces in a real clip with real weights: dense, exact and approximate side by side."""
     from fluxcompile import demo as _demo
 
-    console.print("[dim]CenterFace on carphone: fetching, compiling, playing[/dim]", highlight=False)
+    console.print("[dim]CenterFace on the clip carphone: fetching, compiling, playing[/dim]", highlight=False)
     made, written = _demo.play_demo(output, frames, _play)
     tell(made, written, as_json)
     if made.interrupted:
@@ -272,14 +272,13 @@ def _shapes(text: str | None) -> list[tuple[int, ...]] | None:
 
 def _frame_size(net: Any, model: str) -> tuple[int, int]:
     """Return height and width of the frames that a net takes."""
-    if net.program.frames is None:
-        raise OptionError(f"{model}: was compiled to take tensors; for video, compile it again with --pixels unit")
-    shapes = [tuple(shape) for shape in net.input_shapes]
-    if len(shapes) == 1:
-        match shapes[0]:
-            case (height, width, 3) | (1, height, width, 3) | (1, 3, height, width):
-                return int(height), int(width)
-    raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
+    match [tuple(shape) for shape in net.input_shapes]:
+        case [(height, width, 3)]:
+            return int(height), int(width)
+        case [(1, 3, _, _)]:
+            raise OptionError(f"{model}: was compiled to take tensors; for video, compile it again with --pixels unit")
+        case shapes:
+            raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
 
 
 def _settings(exact: bool, threshold: float | None, radius: int | None, gate: float | None) -> "list[Setting]":

@@ -27,7 +27,7 @@ from fluxcompile.runtime.video import Writer, fit, frames, probe
 HEIGHT, WIDTH = 288, 352
 SETTINGS = (
     Setting("exact", Policy(exact=True)),
-    Setting("approximate", Policy(exact=False, threshold=8.0, radius=16, gate=0.1)),
+    Setting("approximate", Policy(exact=False, threshold=32.0, radius=0, gate=0.5)),
 )
 
 
@@ -54,7 +54,7 @@ CLIP = Member(
 )
 
 
-def play_demo(folder: Path, count: int | None, play: Callable[..., Playback]) -> tuple[report.Run, list[Path]]:
+def play_demo(folder: Path, count: int, play: Callable[..., Playback]) -> tuple[report.Run, list[Path]]:
     """Play the demo into a folder; return what was found and the files.
 
     play: fluxcompile.play.play, or the command's version of it with a progress bar.
@@ -68,7 +68,7 @@ def play_demo(folder: Path, count: int | None, play: Callable[..., Playback]) ->
     about = probe(clip)
     net = fluxcompile(weights, torch.zeros(1, 3, HEIGHT, WIDTH), frames=Frames(scale=1.0))
     video = folder / "demo.mp4"
-    total = min(count or 1 << 30, about.num_frames or 1 << 30)
+    total = min(count, about.num_frames or count)
     fitted = (fit(image, HEIGHT, WIDTH) for image in frames(clip, count=count))
     with Writer(video, about.fps) as writer:
         playback = play(net, fitted, list(SETTINGS), total, decode=faces, writer=writer)

@@ -24,25 +24,31 @@ from fluxcompile.passes.cancel_scatter_gather import cancel_scatter_gather, drop
 from fluxcompile.passes.capture import Source, capture, copy_graph
 from fluxcompile.passes.choose_granularity import choose_granularity
 from fluxcompile.passes.count_macs import count_macs
+from fluxcompile.passes.describe_frames import describe_frames
 from fluxcompile.passes.drop_identities import drop_identities
 from fluxcompile.passes.emit_program import emit_graph
 from fluxcompile.passes.fold_batch_norm import fold_batch_norm
 from fluxcompile.passes.fold_constants import fold_constants
+from fluxcompile.passes.fold_normalisation import fold_normalisation
 from fluxcompile.passes.fuse_attention import fuse_attention
 from fluxcompile.passes.gate_changes import gate_changes
 from fluxcompile.passes.hold_globals import hold_globals
 from fluxcompile.passes.infer_domains import infer_domains
 from fluxcompile.passes.insert_misses import insert_misses
 from fluxcompile.passes.insert_motion_reindex import insert_motion_reindex
+from fluxcompile.passes.isolate_dense_regions import isolate_dense_regions
+from fluxcompile.passes.limit_spread import limit_spread
 from fluxcompile.program import Layer, Program
 from fluxcompile.verify import verify
 
 Pass = Callable[..., int]
 
 CAPTURED: tuple[Pass, ...] = (
+    describe_frames,  # first: the folds below must see it
     drop_identities,  # an identity would hide a norm from its convolution
     fold_constants,  # tables must be constants before anything matches on them
     fold_batch_norm,
+    fold_normalisation,  # after the norms, which also change the weights of a convolution
     fuse_attention,
 )
 ANALYSES: tuple[Pass, ...] = (
@@ -53,6 +59,7 @@ BLOCKED: tuple[Pass, ...] = (
     choose_granularity,
     hold_globals,  # before the masks, so that they see what is held
     gate_changes,  # the same
+    limit_spread,  # the same
     insert_motion_reindex,  # before the masks and caches, which ask where values move
     insert_misses,
     cache_convolution,
@@ -61,9 +68,10 @@ BLOCKED: tuple[Pass, ...] = (
     cache_attention,
     cache_projection,
     cache_pointwise,
-    cancel_scatter_gather,
+    isolate_dense_regions,  # after everything that can be blocked has been
+    cancel_scatter_gather,  # last: it drops masks nobody reads, which a region still would
 )
-REQUIRED = {"infer_domains", "count_macs", "insert_misses"}
+REQUIRED = {"describe_frames", "infer_domains", "count_macs", "insert_misses"}
 """What the others stand on; everything else can be left out with equal results."""
 
 

@@ -8,7 +8,7 @@
     %y = flux.tile_scatter(%c, %cache_y, %tiles, dims=[2, 3], size=[4, 4])
 
 The halo holds what padding held. A transposed convolution reads the inputs its tile is made of and cuts the tile out
-of what they give. Left alone: values that are opaque or have no place, weights that are computed, and a transposed
+of what they give. A 1x1 convolution of tokens takes rows. Left alone: values that are opaque or have no place, weights that are computed, and a transposed
 convolution whose map is smaller than one stride.
 """
 
@@ -17,8 +17,8 @@ import math
 from torch.fx import GraphModule, Node
 
 from fluxcompile.ir import argument, call, calls, shape
-from fluxcompile.passes.blocking import charge, finish_tiles, gather_tiles, tile_list, tile_of
-from fluxcompile.passes.flow import WindowFlow, domain
+from fluxcompile.passes.blocking import block_join, charge, finish_tiles, gather_tiles, tile_list, tile_of
+from fluxcompile.passes.flow import Join, WindowFlow, domain
 from fluxcompile.passes.infer_domains import _two, conv_padding
 
 import torch
@@ -30,6 +30,8 @@ CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
 def cache_convolution(module: GraphModule) -> int:
     count = 0
     for node in calls(module, (*CONVOLUTIONS, aten.conv_transpose2d.input)):
+        if isinstance(domain(node).flow, Join):
+            count += block_join(module, node)
         if not isinstance(domain(node).flow, WindowFlow) or len(shape(node)) != 4:
             continue
         if node.target in CONVOLUTIONS:

@@ -61,8 +61,7 @@ def _load_file(path: Path, example: Any) -> ExportedProgram:
 
         shapes = None if example is None else [tuple(t.shape) for t in _as_tuple(example)]
         named = _onnx_shapes(path, shapes) if shapes else None
-        model = import_onnx(path, **({"shapes": named} if named else {}))
-        return _export(model, example_inputs(path, **({"shapes": named} if named else {})))
+        return _export(import_onnx(path, shapes=named), example_inputs(path, shapes=named))
     if path.suffix == ".pt2":
         try:
             program = torch.export.load(path)

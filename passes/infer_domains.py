@@ -788,7 +788,18 @@ def conv2d(node: Node) -> Domain | None:
     padding = conv_padding(node)
     sizes = zip(shape(_source(node))[-2:], shape(node)[-2:], kernel, stride, (p[0] for p in padding), dilation, strict=True)
     y, x = (strided_window(*s) for s in sizes)
-    return _windowed(node, (y, x))
+    found = _windowed(node, (y, x))
+    if found is None and tuple(kernel) == stride == (1, 1) and shape(node)[-2:] == shape(_source(node))[-2:]:
+        return across_channels(node)
+    return found
+
+
+def across_channels(node: Node) -> Domain:
+    """A 1x1 convolution: every cell by itself, however the other dimensions walk the map."""
+    out = LETTERS[: len(shape(node))]
+    channel = out[len(out) - len(shape(node.args[1])) + 1]  # type: ignore[arg-type]
+    word = out.replace(channel, channel.upper())
+    return _join([(_source(node), word)], out, shape(node), independent=out.replace(channel, ""))
 
 
 @rule("conv_transpose2d")
@@ -807,10 +818,7 @@ def conv1d(node: Node) -> Domain | None:
     weight = node.args[1]
     if not isinstance(weight, Node) or has_domain(weight) or shape(weight)[-1] != 1:
         return None
-    if shape(node)[-1] != shape(_source(node))[-1]:
-        return None
-    out = LETTERS[: len(shape(node))]
-    return _join([(_source(node), _other(out, 1))], out, shape(node), independent=out.replace(out[1], ""))
+    return across_channels(node) if shape(node)[-1] == shape(_source(node))[-1] else None
 
 
 def pool_arguments(node: Node) -> tuple[tuple[int, int], ...]:

@@ -19,7 +19,7 @@ Values of the same rows that miss together share one mask. Left alone: constants
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.geometry import Layout
+from fluxcompile.geometry import Layout, is_placed
 from fluxcompile.ir import call, constant, inputs
 from fluxcompile.ops import flux
 from fluxcompile.passes.blocking import cache_of, changed_of, renamed, setting
@@ -99,7 +99,19 @@ def _miss(module: GraphModule, node: Node, flow: Flow | None, at: Layout, made: 
         apart = _apart(module, node, flow, at, once)
         if apart is not None:
             miss = once(aten.logical_or.default, miss, apart)
+    if node.meta.get("limited"):
+        miss = _limited(module, miss, at, once)
     return miss
+
+
+def _limited(module: GraphModule, miss: Node, at: Layout, once: object) -> Node:
+    """The mask within reach of the pixels that changed (see `limit_spread`)."""
+    assert callable(once)
+    (image,) = [n for n in inputs(module) if not layout(n).is_global]
+    frame = [layout(image).grid.h, layout(image).grid.w]
+    near = once(flux.reach.default, image.meta["miss"], setting(module, "radius"), frame)
+    scale, origin = _scale(at), [float(o) for o in at.grid.origin]
+    return once(flux.limit.default, miss, near, [at.grid.h, at.grid.w], frame, scale, origin)  # type: ignore[no-any-return]
 
 
 def _key(value: object) -> object:
@@ -151,7 +163,7 @@ def _keeps_rows(word: str, out: str, was: Layout, now: Layout) -> bool:
     """Whether an operand's rows are the output's, one for one."""
     if was.grid != now.grid or was.rows != now.rows or (was.chain != now.chain):
         return False
-    placed = {c: d for c, d in zip(word, was.dims, strict=True) if d and (not isinstance(d, tuple) or any(f.axis for f in d))}
+    placed = {c: d for c, d in zip(word, was.dims, strict=True) if is_placed(d)}
     return all(c in out and now.dims[out.index(c)] == d for c, d in placed.items())
 
 
@@ -203,13 +215,13 @@ def _apart(module: GraphModule, node: Node, flow: Flow, at: Layout, once: object
             sources = [(n.meta["shift"], word, layout(n)) for n, word in operands]
             fixed = [_fixed(module, n, word, out, at) for n, word in constants]
             sources += [f for f in fixed if f is not None]
-            if all(_keeps_rows(word, out, was, at) for _, word, was in sources):
+            if all(shift is own and _keeps_rows(word, out, was, at) for shift, word, was in sources):
                 return None
             if at.chain or any(was.chain for _, _, was in sources):
-                if all(_keeps_rows(word, out, was, at) or was.is_global for _, word, was in sources):
+                if all(was.is_global or (s is own and _keeps_rows(word, out, was, at)) for s, word, was in sources):
                     return None
                 return once(flux.apart_any.default, [s for s, _, _ in sources], at.rows)  # type: ignore[no-any-return]
-            letters = " ".join([w for _, w, _ in sources] + ["->", out])
+            letters = " ".join([_still_placed(w, out, was, at) for _, w, was in sources] + ["->", out])
             scales = [s for _, _, was in sources for s in _scale(was)]
             return once(  # type: ignore[no-any-return]
                 flux.apart_join.default,
@@ -221,6 +233,15 @@ def _apart(module: GraphModule, node: Node, flow: Flow, at: Layout, once: object
                 str(at),
                 _scale(at),
             )
+
+
+def _still_placed(word: str, out: str, was: Layout, now: Layout) -> str:
+    """The operand's letters, those capital along which its places are no places of the output (keys, say): there it
+    must not move at all."""
+    return "".join(
+        c.upper() if is_placed(d) and c in out and now.dims[out.index(c)] != d else c
+        for c, d in zip(word, was.dims, strict=True)
+    )
 
 
 def _pieces_move_alike(sources: tuple[Node, ...], at: Layout) -> bool:
@@ -236,7 +257,7 @@ def _grids(at: Layout) -> list[tuple[int, object]]:
 def _fixed(module: GraphModule, node: Node, word: str, out: str, at: Layout) -> tuple[Node, str, Layout] | None:
     """A constant that differs from place to place stands still where it is."""
     dims = [at.dims[out.index(c)] if c in out else () for c in word]
-    if not any(d and (not isinstance(d, tuple) or any(f.axis for f in d)) for d in dims):
+    if not any(map(is_placed, dims)):
         return None
     still = constant(module, torch.zeros(2, at.rows, dtype=torch.int32), f"still_{at.rows}")
     if at.chain:

@@ -5,7 +5,6 @@ threshold.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,8 +61,7 @@ class FakeExplanation:
 
 class FakeNet:
     def __init__(self, height: int = 64, width: int = 96) -> None:
-        self.input_shapes: list[tuple[int, ...]] = [(1, 3, height, width)]
-        self.program = SimpleNamespace(frames={})
+        self.input_shapes: list[tuple[int, ...]] = [(height, width, 3)]
 
     def dense(self, frame: np.ndarray) -> dict[str, np.ndarray]:
         height, width, _ = frame.shape

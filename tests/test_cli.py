@@ -137,7 +137,7 @@ def test_compile(asked: list[Any], tmp_path: Path) -> None:
     expected = {"layers": 2, "total_macs": 1000, "blocked_mac_share": 0.9, "bytes": 7}
     assert {key: found[key] for key in expected} == expected
     assert asked == [("pkg:net", [(1, 3, 64, 96), (1, 2)], "unit", ["a", "b"])]
-    assert "1x3x64x96" in call("compile", "pkg:net", "-o", path).stderr
+    assert "64x96x3" in call("compile", "pkg:net", "-o", path).stderr
 
 
 def test_explain(asked: list[Any]) -> None:
@@ -200,18 +200,18 @@ def test_output_that_cannot_be_written(tmp_path: Path, asked: list[Any]) -> None
 
 
 @pytest.mark.parametrize(
-    ("shapes", "frames", "message"),
+    ("shapes", "message"),
     [
-        ([(1, 3, 64, 96), (1, 4)], {}, "one RGB image as input"),
-        ([(1, 1, 64, 96)], {}, "one RGB image as input"),
-        ([(1, 3, 64, 96)], None, "compile it again with --pixels"),
+        ([(64, 96, 3), (1, 4)], "one RGB image as input"),
+        ([(64, 96, 1)], "one RGB image as input"),
+        ([(1, 3, 64, 96)], "compile it again with --pixels"),
     ],
 )
 def test_net_that_takes_no_video(
-    shapes: list[tuple[int, ...]], frames: object, message: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+    shapes: list[tuple[int, ...]], message: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = FakeNet()
-    net.input_shapes, net.program.frames = shapes, frames
+    net.input_shapes = shapes
     monkeypatch.setattr(sources, "net_of", lambda *arguments: net)
     result = CliRunner().invoke(cli.app, ["run", str(clip), "-m", "net.onnx"])
     assert message in str(result.exception)

@@ -211,7 +211,7 @@ BINARY = [
     ),
     *((op, X, random(3, 1, 1, seed=1)) for op in ["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean"]),
     *((op, X, f32(0.7)) for op in ["Add", "Sub", "Mul", "Div", "Max", "Min", "Greater", "PRelu"]),
-    *((op, X, np.array(0.7, np.float32)) for op in ["Add", "Sub", "Mul", "Div"]),
+    *((op, X, np.array(0.7, np.float32)) for op in ["Sub", "Div"]),
     *(
         (op, INTEGERS, ints(3))
         for op in ["Add", "Sub", "Mul", "Div", "Equal", "Mod", "Max", "BitwiseAnd", "BitwiseOr", "BitwiseXor"]
@@ -762,6 +762,7 @@ def named_model() -> onnx.ModelProto:
     return model_of([conv, relu], {"x": X}, ["y"], fixed)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch.export.unflatten itself
 def test_names_survive_export(tmp_path: Path) -> None:
     module = import_onnx(named_model())
     assert isinstance(module, nn.Module)
@@ -968,8 +969,8 @@ def test_centerface_at_another_size(shared: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("alike_n", "twinlitenet", "yolo11n", "yolov8n", "yolox_nano"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("espnetv2_s2_cityscapes", "yolo11n-pose")),
+        *("alike_n", "twinlitenet", "yolo11n", "yolox_nano"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("espnetv2_s2_cityscapes", "yolo11n-pose", "yolov8n")),
     ],
 )
 def test_real_file(name: str, shared: Callable[[str], Path]) -> None:

@@ -1,10 +1,10 @@
 """fluxcompile: run vision models on video without computing the same thing twice.
 
-    from fluxcompile import fluxcompile, load
-    net = fluxcompile(model, example)
-    stream = net.stream()
-    for frame in video:
-        outputs = stream(frame)
+from fluxcompile import fluxcompile, load
+net = fluxcompile(model, example)
+stream = net.stream()
+for frame in video:
+outputs = stream(frame)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -268,11 +268,10 @@ class Layout:
                     queue.append(f)
         dims: list[Dim] = []
         for size in shape:
-            dim, queue2 = _take(queue, size)
-            if dim is None:
+            taken, queue = _take(queue, size)
+            if taken is None:
                 return None
-            dims.append(dim)
-            queue = queue2
+            dims.append(taken)
         return replace(self, dims=tuple(dims)) if not queue else None
 
     def permute(self, order: Sequence[int]) -> "Layout":

@@ -9,7 +9,7 @@ Every node's `meta["val"]` is the fake value its operands give; `meta["path"]` t
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -99,7 +99,7 @@ def node_text(node: Node) -> str:
     head = f"%{node.name}: {type_text(node.meta.get('val'))} = "
     path = f"  # {node.meta['path']}" if node.meta.get("path") else ""
     if node.op == "placeholder":
-        return head + node.meta.get("role", "input")
+        return head + str(node.meta.get("role", "input"))
     if node.op == "call_module":
         return f"{head}{node.target}({', '.join(map(_argument_text, node.args))}){path}"
     return head + _call_text(node) + path
@@ -157,8 +157,9 @@ def constant(module: GraphModule, value: Tensor, name: str) -> Node:
         target = f"{name}_{n}"
     else:
         module.register_buffer(target, value.detach())
-    for node in module.graph.find_nodes(op="get_attr", target=target):
-        return node
+    known: list[Node] = list(module.graph.find_nodes(op="get_attr", target=target))
+    if known:
+        return known[0]
     first = next(iter(module.graph.nodes))
     with module.graph.inserting_before(first):
         node = module.graph.get_attr(target)
@@ -174,6 +175,13 @@ def constant_value(module: GraphModule, node: Node) -> Tensor:
         at = getattr(at, name)
     assert isinstance(at, Tensor)
     return at
+
+
+def operand(node: Node, index: int = 0) -> Node:
+    """A positional argument that is a value."""
+    found = node.args[index]
+    assert isinstance(found, Node), f"{node.format_node()}: argument {index} is no value"
+    return found
 
 
 def is_constant(value: Any) -> bool:
@@ -203,7 +211,8 @@ def inputs(module: GraphModule, role: str = "input") -> list[Node]:
 
 
 def output(module: GraphModule) -> Node:
-    return next(iter(reversed(module.graph.nodes)))
+    nodes: list[Node] = list(module.graph.nodes)
+    return nodes[-1]
 
 
 def replace(node: Node, new: Node) -> None:

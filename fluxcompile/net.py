@@ -46,8 +46,8 @@ class Explanation:
         lines = [
             f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e}".rstrip() for a, b, c, d, e in rows
         ]
-        share = f"{100 * self.blocked_mac_share:.1f} % of {self.total_macs / 1e6:.1f} MMACs run only where something changed"
-        return "\n".join([*lines, "", share])
+        total = f"{100 * self.blocked_mac_share:.1f} % of {self.total_macs / 1e6:.1f} MMACs"
+        return "\n".join([*lines, "", f"{total} run only where something changed"])
 
 
 class Net:

@@ -159,15 +159,15 @@ def miss_join(misses: Sequence[Tensor], letters: str, layouts: Sequence[str], ou
 
 def _taps(values: Tensor, reads_y: Tensor, reads_x: Tensor) -> Tensor:
     """values[..., y, x] read through both windows: [..., out_y, taps_y, out_x, taps_x]."""
-    return values[..., reads_y.clamp(min=0)[:, :, None, None], reads_x.clamp(min=0)[None, None]]
+    read: Tensor = values[..., reads_y.clamp(min=0)[:, :, None, None], reads_x.clamp(min=0)[None, None]]
+    return read
 
 
 def _window_any(mask: Tensor, reads: Tensor, dim: int) -> Tensor:
     """Any over the taps of one axis; padding (-1) counts as False."""
     padded = torch.cat([mask, mask.new_zeros([*mask.shape[:dim], 1, *mask.shape[dim + 1 :]])], dim)
-    return (
-        padded.index_select(dim, (reads % (mask.shape[dim] + 1)).reshape(-1)).unflatten(dim, reads.shape).any(dim + 1)
-    )
+    read = padded.index_select(dim, (reads % (mask.shape[dim] + 1)).reshape(-1))
+    return read.unflatten(dim, list(reads.shape)).any(dim + 1)
 
 
 def _window_samples() -> Iterator[Sample]:
@@ -529,7 +529,21 @@ def _attention_samples() -> Iterator[Sample]:
     q, k, v = (torch.rand(1, 2, 6, 4) for _ in range(3))
     empty = torch.zeros(1, 2, 6, 1)
     everything = torch.arange(6)
-    yield q, k, v, k, v, torch.zeros(1, 2, 6, 4), empty, empty, everything, everything, everything, torch.tensor(True), 0.5
+    yield (
+        q,
+        k,
+        v,
+        k,
+        v,
+        torch.zeros(1, 2, 6, 4),
+        empty,
+        empty,
+        everything,
+        everything,
+        everything,
+        torch.tensor(True),
+        0.5,
+    )
 
 
 def _attention_fake(
@@ -648,7 +662,7 @@ def source(shift: Tensor, width: int) -> Tensor:
 
 
 def _chain_samples() -> Iterator[Sample]:
-    yield [torch.tensor([0]), torch.tensor([1, 0, 2])]
+    yield ([torch.tensor([0]), torch.tensor([1, 0, 2])],)
 
 
 @define("chain_source(Tensor[] sources) -> Tensor", samples=_chain_samples)

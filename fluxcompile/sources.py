@@ -101,6 +101,11 @@ def _example(shapes: Sequence[tuple[int, ...]]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
+def zoo_names() -> list[str]:
+    """The entries of our own zoo."""
+    return list(importlib.import_module("fluxcompile.models").ZOO)
+
+
 def _from_zoo(name: str) -> Model:
     where, _, entry = name.rpartition("/")
     if where == "":

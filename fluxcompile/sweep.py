@@ -10,45 +10,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fluxcompile.errors import CaptureError, FluxError, OptionError
-from fluxcompile.sources import SourceError, find
+from fluxcompile.sources import SourceError, find, zoo_names
 
 FRAMES = 12
+PACKAGES = ("torchvision", "timm")
 PAN = 32
 """Pixels the camera pans at once: one total stride of most nets."""
-
-CENSUS = {
-    "torchvision": """
-    alexnet convnext_base convnext_small convnext_tiny deeplabv3_resnet101 deeplabv3_resnet50 densenet121
-    densenet161 densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
-    efficientnet_b4 efficientnet_v2_m efficientnet_v2_s fcn_resnet101 fcn_resnet50 googlenet inception_v3 maxvit_t
-    mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v2 mobilenet_v3_small regnet_x_1_6gf regnet_x_3_2gf
-    regnet_x_400mf regnet_x_800mf regnet_x_8gf regnet_y_1_6gf regnet_y_3_2gf regnet_y_400mf regnet_y_800mf
-    regnet_y_8gf resnet101 resnet18 resnet34 resnet50 resnext101_32x8d resnext101_64x4d resnext50_32x4d
-    shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 swin_s
-    swin_t swin_v2_s swin_v2_t vit_b_16 vit_b_32
-    """.split(),
-    "timm": """
-    beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_lite_tiny coatnet_nano_rw_224 convit_tiny
-    convmixer_768_32 convnext_atto convnextv2_atto crossvit_tiny_240 cs3darknet_s cspdarknet53 darknet53 davit_tiny
-    deit3_small_patch16_224 deit_tiny_patch16_224 dla34 dm_nfnet_f0 eca_nfnet_l0 ecaresnet26t edgenext_xx_small
-    efficientformer_l1 efficientformerv2_s0 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fastvit_t8
-    focalnet_tiny_srf gcresnet33ts gernet_s ghostnetv2_100 gmlp_s16_224 halonet26t haloregnetz_b hardcorenas_a
-    hgnetv2_b0 hiera_tiny_224 hrnet_w18_small inception_next_tiny inception_v3 lambda_resnet26t lcnet_050 levit_128s
-    mambaout_femto maxvit_pico_rw_256 maxxvit_rmlp_nano_rw_256 mixer_s16_224 mobilenetv4_conv_small
-    mobilenetv4_hybrid_medium mobileone_s0 mobilevit_xs mobilevitv2_050 mvitv2_tiny nest_tiny nextvit_small
-    nf_regnet_b0 pit_ti_224 poolformer_s12 pvt_v2_b0 rdnet_tiny regnetx_002 regnety_004 repvgg_a0 repvit_m0_9
-    res2net50_26w_4s resmlp_12_224 resnest14d rexnet_100 sam2_hiera_tiny samvit_base_patch16 sehalonet33ts
-    selecsls42 semnasnet_075 sequencer2d_s seresnet18 shvit_s1 skresnet18 starnet_s1 swiftformer_xs
-    swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tf_efficientnet_lite0 tiny_vit_5m_224 tresnet_m
-    twins_svt_small visformer_tiny vit_small_patch14_dinov2 vit_tiny_patch16_224 vitamin_small_224 volo_d1_224
-    vovnet39a xception41 xcit_tiny_12_p16_224
-    """.split(),
-}
-"""The architectures a sweep visits by default, by the package that holds them."""
 
 
 @dataclass
@@ -71,13 +43,12 @@ def names_from(packages: Sequence[str]) -> list[str]:
     names = []
     for package in packages:
         if package == "zoo":
-            from fluxcompile.models import ZOO
-
-            names += list(ZOO)
-        elif package in CENSUS:
-            names += [f"{package}/{n}" for n in CENSUS[package]]
+            names += zoo_names()
+        elif package in PACKAGES:
+            census = (resources.files("fluxcompile") / "census.txt").read_text().split()
+            names += [n for n in census if n.startswith(f"{package}/")]
         else:
-            raise OptionError(f"no models are known of {package!r}; use {', '.join(CENSUS)} or zoo")
+            raise OptionError(f"no models are known of {package!r}; use {', '.join(PACKAGES)} or zoo")
     return names
 
 
@@ -134,7 +105,7 @@ def measure(name: str) -> Row:
     for frame, motion in moving_clip(shapes[0]):
         got, want = _leaves(stream(frame, motion=motion)), _leaves(net.dense(frame))
         worst = max(worst, *(relative_error(g, w) for g, w in zip(got, want, strict=True)))
-        work.append(stream.stats.work_share)
+        work.append(stream.stats.work_share if stream.stats else 1.0)
     row.max_relative_error, row.work_share = worst, sum(work[1:]) / len(work[1:])
     del net, stream, model
     gc.collect()

@@ -5,7 +5,7 @@ from its domain: `independent` letters are those no argument of the op speaks ab
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.geometry import is_placed
-from fluxcompile.ir import add_input, call, constant, constant_value, fake_mode, inputs, is_constant, shape
+from fluxcompile.ir import add_input, call, constant, constant_value, fake_mode, inputs, is_constant, op_name, shape
 from fluxcompile.ops import flux
-from fluxcompile.passes.flow import Anything, Domain, Held, Join, Remap, Same, WindowFlow, domain, layout
+from fluxcompile.passes.flow import Anything, Domain, Held, Join, Remap, Same, WindowFlow, domain, has_domain, layout
 
 aten = torch.ops.aten
 
@@ -69,25 +69,28 @@ def tile_of(node: Node) -> tuple[int, int]:
 def tile_list(module: GraphModule, node: Node, tile: Sequence[int]) -> Node:
     """The tiles of a value that miss; made right after its mask, once per tile size."""
     miss, grid = node.meta["miss"], layout(node).grid
-    for user in miss.users:
-        if user.target is flux.tiles.default and tuple(user.args[3]) == tuple(tile) and tuple(user.args[2]) == (grid.h, grid.w):
-            return user  # type: ignore[no-any-return]
+    size = [grid.h, grid.w]
+    readers: list[Node] = list(miss.users)
+    for user in readers:
+        if user.target is flux.tiles.default and user.args[2:] == (size, list(tile)):
+            return user
     with module.graph.inserting_after(miss):
-        return call(module, flux.tiles.default, miss, setting(module, "fresh"), [grid.h, grid.w], list(tile))
+        return call(module, flux.tiles.default, miss, setting(module, "fresh"), size, list(tile))
 
 
 def row_list(module: GraphModule, node: Node, dim: int, mask: Node | None = None) -> Node:
     """The indices of one dimension of a value that miss; made right after the mask, once per layout and dimension."""
     mask, text = mask or node.meta["miss"], str(layout(node))
-    for user in mask.users:
+    readers: list[Node] = list(mask.users)
+    for user in readers:
         if user.target is flux.rows.default and user.args[2:] == (text, dim):
-            return user  # type: ignore[no-any-return]
+            return user
     with module.graph.inserting_after(mask):
         return call(module, flux.rows.default, mask, setting(module, "fresh"), text, dim)
 
 
 def join_form(node: Node) -> str:
-    """ "tile", "rows" or, for what has to run whole, "dense: why"."""
+    """How an op can be cut: "tile", "rows" or, for what has to run whole, "dense: why"."""
     found = domain(node)
     if found.opaque:
         return f"dense: {found.opaque}"
@@ -147,6 +150,18 @@ def row_dim(node: Node) -> int | None:
     return best
 
 
+def joins(module: GraphModule, names: Collection[str]) -> list[Node]:
+    """The nodes calling any of these ATen ops whose dependence is element-wise."""
+    return [
+        n
+        for n in module.graph.nodes
+        if n.op == "call_function"
+        and op_name(n.target).removeprefix("aten.") in names
+        and has_domain(n)
+        and isinstance(domain(n).flow, Join)
+    ]
+
+
 def block_join(module: GraphModule, node: Node) -> bool:
     """Rewrite an op with element-wise dependence into gather, op, scatter; False where it has to run whole."""
     form = join_form(node)
@@ -161,7 +176,8 @@ def block_join(module: GraphModule, node: Node) -> bool:
 
 def _block_tiles(module: GraphModule, node: Node) -> None:
     flow, dims, tile = domain(node).flow, tile_dims(node), list(tile_of(node))
-    assert isinstance(flow, Join) and dims is not None
+    assert isinstance(flow, Join)
+    assert dims is not None
     y, x = (flow.out[d] for d in dims)
     tiles = tile_list(module, node, tile)
     with module.graph.inserting_before(node):
@@ -233,7 +249,8 @@ def become(module: GraphModule, node: Node, target: Any, *args: Any) -> None:
 
 def _block_rows(module: GraphModule, node: Node) -> None:
     flow, dim = domain(node).flow, row_dim(node)
-    assert isinstance(flow, Join) and dim is not None
+    assert isinstance(flow, Join)
+    assert dim is not None
     letter = flow.out[dim]
     rows = row_list(module, node, dim)
     with module.graph.inserting_before(node):

@@ -27,7 +27,17 @@ from fluxcompile.errors import OptionError
 from fluxcompile.geometry import is_placed
 from fluxcompile.ir import add_input, argument, call, calls, shape
 from fluxcompile.ops import flux
-from fluxcompile.passes.blocking import become, block_join, changed_of, charge, join_form, keep, row_dim, row_list, setting
+from fluxcompile.passes.blocking import (
+    become,
+    block_join,
+    changed_of,
+    charge,
+    join_form,
+    keep,
+    row_dim,
+    row_list,
+    setting,
+)
 from fluxcompile.passes.flow import Join, domain, layout
 
 aten = torch.ops.aten
@@ -76,9 +86,13 @@ def _correct(module: GraphModule, node: Node) -> None:
     state = [
         add_input(module, f"cache_{node.name}_{tag}", value, "cache")
         for tag, value in (
-            ("key", k.meta["val"]), ("value", v.meta["val"]), ("numerator", wide), ("denominator", thin), ("offset", thin),
+            ("key", k.meta["val"]),
+            ("value", v.meta["val"]),
+            ("numerator", wide),
+            ("denominator", thin),
+            ("offset", thin),
         )
-    ]  # fmt: skip
+    ]
     with module.graph.inserting_before(node):
         anew = setting(module, "fresh")
         if "shift" in node.meta:  # sums over keys that moved cannot be corrected

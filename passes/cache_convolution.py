@@ -8,20 +8,20 @@
     %y = flux.tile_scatter(%c, %cache_y, %tiles, dims=[2, 3], size=[4, 4])
 
 The halo holds what padding held. A transposed convolution reads the inputs its tile is made of and cuts the tile out
-of what they give. A 1x1 convolution of tokens takes rows. Left alone: values that are opaque or have no place, weights that are computed, and a transposed
-convolution whose map is smaller than one stride.
+of what they give. A 1x1 convolution of tokens takes rows. Left alone: values that are opaque or have no place, and
+weights that are computed.
 """
 
 import math
 
+import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, shape
+from fluxcompile.ir import argument, call, calls, operand, shape
 from fluxcompile.passes.blocking import block_join, charge, finish_tiles, gather_tiles, tile_list, tile_of
 from fluxcompile.passes.flow import Join, WindowFlow, domain
-from fluxcompile.passes.infer_domains import _two, conv_padding
-
-import torch
+from fluxcompile.passes.rules import pair
+from fluxcompile.passes.rules_window import conv_padding
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
@@ -43,12 +43,13 @@ def cache_convolution(module: GraphModule) -> int:
 
 
 def _block(module: GraphModule, node: Node) -> None:
-    source, weight = node.args[:2]
-    assert isinstance(source, Node) and isinstance(weight, Node)
+    source, weight = operand(node), operand(node, 1)
     tile = list(tile_of(node))
-    stride, dilation = _two(argument(node, "stride")), _two(argument(node, "dilation"))
+    stride, dilation = pair(argument(node, "stride")), pair(argument(node, "dilation"))
     start = [-p[0] for p in conv_padding(node)]
-    extent = [(t - 1) * s + (k - 1) * d + 1 for t, s, k, d in zip(tile, stride, shape(weight)[2:], dilation, strict=True)]
+    extent = [
+        (t - 1) * s + (k - 1) * d + 1 for t, s, k, d in zip(tile, stride, shape(weight)[2:], dilation, strict=True)
+    ]
     step = [t * s for t, s in zip(tile, stride, strict=True)]
     tiles = tile_list(module, node, tile)
     halo = gather_tiles(module, node, source, tiles, [2, 3], step, start, extent)
@@ -61,9 +62,8 @@ def _block(module: GraphModule, node: Node) -> None:
 
 
 def _block_transposed(module: GraphModule, node: Node) -> None:
-    source, weight = node.args[:2]
-    assert isinstance(source, Node) and isinstance(weight, Node)
-    stride, padding, dilation = (_two(argument(node, n)) for n in ("stride", "padding", "dilation"))
+    source, weight = operand(node), operand(node, 1)
+    stride, padding, dilation = (pair(argument(node, n)) for n in ("stride", "padding", "dilation"))
     tile = [math.lcm(t, s) for t, s in zip(tile_of(node), stride, strict=True)]
     start, extent, cut = [], [], []
     for t, s, p, d, k in zip(tile, stride, padding, dilation, shape(weight)[2:], strict=True):

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, shape
+from fluxcompile.ir import argument, call, calls, operand, shape
 from fluxcompile.passes.blocking import finish_tiles, gather_tiles, tile_list, tile_of
 from fluxcompile.passes.cache_resize import resample
 from fluxcompile.passes.flow import WindowFlow, domain
-from fluxcompile.passes.infer_domains import adaptive_matrix, pool_arguments
+from fluxcompile.passes.rules_window import adaptive_matrix, pool_arguments
 
 aten = torch.ops.aten
 AVERAGES = (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default)
@@ -42,8 +42,7 @@ def cache_pooling(module: GraphModule) -> int:
 
 
 def _block(module: GraphModule, node: Node, fill: float) -> None:
-    source, tile = node.args[0], list(tile_of(node))
-    assert isinstance(source, Node)
+    source, tile = operand(node), list(tile_of(node))
     kernel, stride, padding, dilation = pool_arguments(node)
     extent = [(t - 1) * s + (k - 1) * d + 1 for t, s, k, d in zip(tile, stride, kernel, dilation, strict=True)]
     step, start = [t * s for t, s in zip(tile, stride, strict=True)], [-p for p in padding]
@@ -62,8 +61,7 @@ def _block(module: GraphModule, node: Node, fill: float) -> None:
 def _even(node: Node) -> bool:
     """Whether every output divides by the same number."""
     kernel, stride, padding, _ = pool_arguments(node)
-    source = node.args[0]
-    assert isinstance(source, Node)
+    source = operand(node)
     if argument(node, "divisor_override"):
         return True
     inside = all(
@@ -75,8 +73,7 @@ def _even(node: Node) -> bool:
 
 def _matrix(node: Node, axis: int) -> Any:
     """Average pooling along one axis as a matrix (n_out, n_in)."""
-    source = node.args[0]
-    assert isinstance(source, Node)
+    source = operand(node)
     n_in, n_out = shape(source)[2 + axis], shape(node)[2 + axis]
     if node.target is not aten.avg_pool2d.default:
         return adaptive_matrix(n_in, n_out)

@@ -13,18 +13,12 @@ along channels. A product of queries and keys keeps the places of the queries. L
 
 from torch.fx import GraphModule
 
-from fluxcompile.ir import op_name
-from fluxcompile.passes.blocking import block_join
-from fluxcompile.passes.flow import Join, has_domain
-from fluxcompile.passes.infer_domains import RULES, add_product, conv1d, einsum, linear, matmul, reduce
+from fluxcompile.passes.blocking import block_join, joins
+from fluxcompile.passes.rules_join import JOINS, add_product, einsum, linear, matmul, reduce
 
-PRODUCTS = {name for name, rule in RULES.items() if rule in (linear, matmul, add_product, einsum, conv1d, reduce)}
+RULES = (linear, matmul, add_product, einsum, reduce)
+PRODUCTS = {name for name, rule in JOINS.items() if rule in RULES} | {"conv1d"}
 
 
 def cache_projection(module: GraphModule) -> int:
-    count = 0
-    for node in list(module.graph.nodes):
-        if node.op == "call_function" and has_domain(node) and isinstance(node.meta["domain"].flow, Join):
-            if op_name(node.target).removeprefix("aten.") in PRODUCTS:
-                count += block_join(module, node)
-    return count
+    return sum(block_join(module, node) for node in joins(module, PRODUCTS))

@@ -18,11 +18,11 @@ import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.geometry import matrix_window
-from fluxcompile.ir import call, calls, constant, shape
+from fluxcompile.ir import call, calls, constant, operand, shape
 from fluxcompile.ops import flux
 from fluxcompile.passes.blocking import finish_tiles, gather_tiles, tile_list, tile_of
 from fluxcompile.passes.flow import WindowFlow, domain
-from fluxcompile.passes.infer_domains import RESIZES, resize_matrix
+from fluxcompile.passes.rules_window import RESIZES, resize_matrix
 
 aten = torch.ops.aten
 
@@ -33,8 +33,7 @@ def cache_resize(module: GraphModule) -> int:
     for node in calls(module, targets):
         if not isinstance(domain(node).flow, WindowFlow):
             continue
-        source = node.args[0]
-        assert isinstance(source, Node)
+        source = operand(node)
         factors = [o // i for o, i in zip(shape(node)[2:], shape(source)[2:], strict=True)]
         matrices = resize_matrix(node, 0), resize_matrix(node, 1)
         if all(_repeats(m, f) for m, f in zip(matrices, factors, strict=True)):
@@ -48,8 +47,10 @@ def cache_resize(module: GraphModule) -> int:
 def _repeats(matrix: Any, factor: int) -> bool:
     """Each input cell is repeated `factor` times."""
     n_out, n_in = matrix.shape
-    return n_out == n_in * factor and bool((matrix.argmax(1) == torch.arange(n_out).numpy() // factor).all()) and bool(
-        (matrix.max(1) == 1).all()
+    return (
+        n_out == n_in * factor
+        and bool((matrix.argmax(1) == torch.arange(n_out).numpy() // factor).all())
+        and bool((matrix.max(1) == 1).all())
     )
 
 
@@ -65,8 +66,7 @@ def _repeat(module: GraphModule, node: Node, source: Node, factors: list[int]) -
 
 def resample(module: GraphModule, node: Node, matrices: tuple[Any, Any]) -> None:
     """Any separable linear map, given as a matrix (n_out, n_in) for each axis."""
-    source, tile = node.args[0], list(tile_of(node))
-    assert isinstance(source, Node)
+    source, tile = operand(node), list(tile_of(node))
     tiles = tile_list(module, node, tile)
     with module.graph.inserting_before(node):
         tables = []

@@ -13,7 +13,7 @@ tiles. A tile's cells beyond the edge of the map hold other values than the gath
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import calls, clean, output
+from fluxcompile.ir import calls, clean, operand, output
 from fluxcompile.ops import flux
 
 aten = torch.ops.aten
@@ -24,7 +24,7 @@ def cancel_scatter_gather(module: GraphModule) -> int:
     for gather in calls(module, (flux.halo_gather.default, aten.index_select.default)):
         scatter = gather.args[0]
         if isinstance(scatter, Node) and _undoes(gather, scatter):
-            gather.replace_all_uses_with(scatter.args[0])
+            gather.replace_all_uses_with(operand(scatter))
             module.graph.erase_node(gather)
             count += 1
     drop_unread_caches(module)

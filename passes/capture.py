@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
@@ -24,6 +25,9 @@ from fluxcompile.errors import CaptureError
 from fluxcompile.ir import fake_mode, inputs
 
 aten = torch.ops.aten
+MAY_ALIAS = {"reshape", "flatten", "contiguous", "to", "dropout", "chunk", "split", "unbind", "expand_as", "view_as",
+             "reshape_as", "type_as"}  # fmt: skip
+"""Ops whose result may share memory with their operand although their schema does not say so."""
 
 Source = nn.Module | ExportedProgram | str | Path
 
@@ -175,9 +179,8 @@ def _is_view(node: Node) -> bool:
         return True
     if schema.is_mutable:
         return False
-    return schema.name.split("::")[1] in (
-        "reshape flatten contiguous to dropout chunk split unbind expand_as view_as reshape_as type_as".split()
-    ) or any(r.alias_info is not None for r in schema.returns)
+    name = schema.name.split("::")[1]
+    return name in MAY_ALIAS or any(r.alias_info is not None for r in schema.returns)
 
 
 def _unlifted(program: ExportedProgram) -> GraphModule:
@@ -196,10 +199,14 @@ def _unlifted(program: ExportedProgram) -> GraphModule:
     renamed: dict[Node, Node] = {}
     native: dict[Node, Node] = {}  # functionalisation leaves the norm in a form of three results
 
-    def get(n: Node) -> Any:
+    def latest(n: Any) -> Node:
+        """Whoever changed the value in place last."""
         while n in renamed:
             n = renamed[n]
-        return env[n]
+        return n  # type: ignore[no-any-return]
+
+    def get(n: Node) -> Any:
+        return env[latest(n)]
 
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -222,14 +229,11 @@ def _unlifted(program: ExportedProgram) -> GraphModule:
         elif node.op == "call_function" and node.target is operator.getitem and node.args[0] in native:
             env[node] = native[node.args[0]]
         elif node.op == "call_function":
-            target = node.target
+            target: Any = node.target
+            args = torch.fx.map_arg(node.args, get)
             if getattr(target, "_schema", None) is not None and target._schema.is_mutable:
-                renamed[node.args[0]] = node
-                base = node.args[0]
+                renamed[latest(node.args[0])] = node
                 target = _functional(target)
-                args = torch.fx.map_arg(node.args, lambda n, base=base, node=node: _before(n, base, node, renamed, env))
-            else:
-                args = torch.fx.map_arg(node.args, get)
             kwargs = torch.fx.map_arg(node.kwargs, get)
             env[node] = graph.create_node("call_function", target, args, kwargs, node.name.rstrip("_"))
             env[node].meta["val"] = node.meta.get("val")
@@ -243,24 +247,12 @@ def _unlifted(program: ExportedProgram) -> GraphModule:
             graph.output(flat)
     module = GraphModule(root, graph)
     module.meta["fake_mode"] = next(
-        n.meta["val"].fake_mode for n in graph.nodes if n.op == "placeholder" and isinstance(n.meta["val"], Tensor)
+        n.meta["val"].fake_mode for n in graph.nodes if isinstance(n.meta.get("val"), FakeTensor)
     )
     spec = program.call_spec.out_spec
     flat_out = next(iter(reversed(graph.nodes))).args[0]
     module.meta["template"] = template(pytree.tree_unflatten(list(range(len(flat_out))), spec))
     return module
-
-
-def _before(n: Node, base: Node, node: Node, renamed: dict[Node, Node], env: dict[Node, Any]) -> Any:
-    """The value an operand had before `node` changed `base` in place."""
-    if n is base:
-        chain = [n]
-        while chain[-1] in renamed and renamed[chain[-1]] is not node:
-            chain.append(renamed[chain[-1]])
-        return env[chain[-1]]
-    while n in renamed and renamed[n] is not node:
-        n = renamed[n]
-    return env[n]
 
 
 def _assign(root: nn.Module, name: str, value: Tensor) -> None:
@@ -306,13 +298,14 @@ def _require_static(module: GraphModule) -> None:
         for v in values if isinstance(values, list | tuple) else [values]:
             if isinstance(v, Tensor) and any(not isinstance(s, int) for s in v.shape):
                 raise CaptureError(
-                    f"{node.meta.get('path') or node.name}: the shape {tuple(v.shape)} depends on data ({node.target}); "
-                    "only static shapes can be compiled: leave such post-processing out of the model"
+                    f"{node.meta.get('path') or node.name}: the shape {tuple(v.shape)} depends on data "
+                    f"({node.target}); only static shapes can be compiled: leave such post-processing out of the model"
                 )
     for node in inputs(module):
         if node.meta["val"].dim() == 4 and node.meta["val"].shape[0] != 1:
             raise CaptureError(
-                f"input {node.name} has batch {node.meta['val'].shape[0]}; a stream is one camera: use an example of batch 1"
+                f"input {node.name} has batch {node.meta['val'].shape[0]}; "
+                "a stream is one camera: use an example of batch 1"
             )
     assert fake_mode(module)
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, op_name, shape
+from fluxcompile.ir import argument, op_name, operand, shape
 from fluxcompile.passes.blocking import join_form
 from fluxcompile.passes.flow import WindowFlow, domain
 
@@ -39,24 +39,24 @@ def count_macs(module: GraphModule) -> int:
 
 def _macs(node: Node) -> int:
     name = op_name(node.target).removeprefix("aten.")
-    out = math.prod(node.meta["val"].shape)
+    out: int = math.prod(node.meta["val"].shape)
     if name in ("conv1d", "conv2d", "conv3d", "linear"):
-        return out * math.prod(shape(node.args[1])[1:])  # type: ignore[arg-type]
+        return out * math.prod(shape(operand(node, 1))[1:])
     if name.startswith("conv_transpose"):
-        return math.prod(shape(node.args[0])) * math.prod(shape(node.args[1])[1:])  # type: ignore[arg-type]
+        return math.prod(shape(operand(node))) * math.prod(shape(operand(node, 1))[1:])
     if name in ("matmul", "mm", "bmm"):
-        return out * shape(node.args[0])[-1]  # type: ignore[arg-type]
+        return out * shape(operand(node))[-1]
     if name in ("addmm", "baddbmm"):
-        return out * shape(node.args[1])[-1]  # type: ignore[arg-type]
+        return out * shape(operand(node, 1))[-1]
     if name == "scaled_dot_product_attention":
         q, k, v = (shape(argument(node, n)) for n in ("query", "key", "value"))
         return math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
     if name == "einsum":
         sizes: dict[str, int] = {}
         words = str(node.args[0]).replace(" ", "").split("->")[0].split(",")
-        for word, tensor in zip(words, node.args[1], strict=True):  # type: ignore[arg-type]
-            if len(word) == len(shape(tensor)):  # type: ignore[arg-type]
-                sizes.update(zip(word, shape(tensor), strict=True))  # type: ignore[arg-type]
+        for word, tensor in zip(words, node.all_input_nodes, strict=False):
+            if len(word) == len(shape(tensor)):
+                sizes.update(zip(word, shape(tensor), strict=True))
         return math.prod(sizes.values()) if len(words) > 1 else 0
     return 0
 

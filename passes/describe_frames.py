@@ -9,8 +9,8 @@
     %mul: f32[1x3x480x640] = aten.mul(%to, @scale)
     %sub: f32[1x3x480x640] = aten.sub(%mul, @shift)
 
-with scale = frame scale / std and shift = mean / std per channel, as `Frames` says; `fold_normalisation` then moves them
-into the first convolution. Left alone: a net compiled without `Frames`.
+with scale = frame scale / std and shift = mean / std per channel, as `Frames` says; `fold_normalisation` then moves
+them into the first convolution. Left alone: a net compiled without `Frames`.
 """
 
 import torch
@@ -32,7 +32,9 @@ def describe_frames(module: GraphModule, frames: Frames | None = None) -> int:
     (image,) = images
     _, channels, h, w = shape(image)
     if len(frames.mean) not in (1, channels) or len(frames.std) not in (1, channels):
-        raise OptionError(f"frames: mean and std have {len(frames.mean)} and {len(frames.std)} values, {channels} channels")
+        raise OptionError(
+            f"frames: mean and std have {len(frames.mean)} and {len(frames.std)} values, {channels} channels"
+        )
     dtype = image.meta["val"].dtype
     hwc = frames.layout == "hwc"
     module.meta["frames_layout"] = frames.layout

@@ -57,7 +57,9 @@ def emit_graph(module: GraphModule, constants: dict[str, Tensor]) -> Graph:
                     macs=node.meta.get("macs", 0),
                     layer=node.meta.get("layer", -1),
                     lists=[(n.name, n.meta["val"].shape[0]) for n in node.meta.get("list", ())],
-                    body=emit_graph(getattr(module, str(node.target)).body, constants) if node.op == "call_module" else None,
+                    body=emit_graph(getattr(module, str(node.target)).body, constants)
+                    if node.op == "call_module"
+                    else None,
                 )
             )
     found = output(module).args

@@ -24,7 +24,7 @@ def fold_constants(module: GraphModule) -> int:
         elif _can_fold(node) and all(n in values for n in node.all_input_nodes):
             args, kwargs = (torch.fx.map_arg(a, lambda n: values[n]) for a in (node.args, node.kwargs))
             with torch.no_grad():
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                values[node] = node.target(*args, **kwargs)
     count = 0
     for node, value in list(values.items()):
         if node.op == "call_function" and any(user not in values for user in node.users):

@@ -8,16 +8,16 @@
     %y = aten.conv2d(%s, @w1, @b, padding=[1, 1])
 
 A scale always folds. A shift folds too where the convolution pads nothing (or is nothing); padding puts zeros beside
-shifted values, so there the shift stays, as one subtraction. Left alone: values with a second user, factors that are not
-constant per channel, grouped convolutions, weights that are computed.
+shifted values, so there the shift stays, as one subtraction. Left alone: values with a second user, factors that are
+not constant per channel, grouped convolutions, weights that are computed.
 """
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, constant, constant_value, is_constant, replace, shape
-from fluxcompile.passes.infer_domains import conv_padding
+from fluxcompile.ir import argument, call, calls, constant, constant_value, is_constant, operand, replace, shape
+from fluxcompile.passes.rules_window import conv_padding
 
 aten = torch.ops.aten
 AFFINE = (aten.mul.Tensor, aten.div.Tensor, aten.sub.Tensor, aten.add.Tensor)
@@ -34,7 +34,7 @@ def fold_normalisation(module: GraphModule) -> int:
             continue
         assert isinstance(weight, Node)
         start, scale, shift, steps = _chain(module, source, conv)
-        padded = any(p for pair in conv_padding(conv) for p in pair)
+        padded = any(p for ends in conv_padding(conv) for p in ends)
         if not steps or (padded and steps == 1 and bool((scale == 1).all())):
             continue
         _rewrite(module, conv, start, scale, shift, keep_shift=padded and bool((shift != 0).any()))
@@ -75,8 +75,7 @@ def _per_channel(module: GraphModule, number: object, channels: int) -> Tensor |
 
 
 def _rewrite(module: GraphModule, conv: Node, x: Node, scale: Tensor, shift: Tensor, *, keep_shift: bool) -> None:
-    source, weight = conv.args[:2]
-    assert isinstance(source, Node) and isinstance(weight, Node)
+    weight = operand(conv, 1)
     value, bias = constant_value(module, weight), argument(conv, "bias")
     folded = value.double() * scale.view(1, -1, 1, 1)
     name = conv.meta.get("path") or conv.name

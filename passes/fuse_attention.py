@@ -16,7 +16,7 @@ or four dimensions.
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, replace, shape
+from fluxcompile.ir import argument, call, calls, operand, replace, shape
 
 aten = torch.ops.aten
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
@@ -26,12 +26,12 @@ SOFTMAX = (aten.softmax.int, aten._softmax.default)
 def fuse_attention(module: GraphModule) -> int:
     count = 0
     for product in calls(module, PRODUCTS):
-        soft, v = product.args
+        soft, v = operand(product), product.args[1]
         if not _only(soft, SOFTMAX, product) or not isinstance(v, Node):
             continue
         if argument(soft, "dim") not in (-1, soft.meta["val"].dim() - 1):
             continue
-        score, bias = soft.args[0], None
+        score, bias = operand(soft), None
         if _only(score, (aten.add.Tensor,), soft) and argument(score, "alpha") == 1:
             pair = [a for a in score.args if isinstance(a, Node)]
             inner = [a for a in pair if _scaled(a, score)]
@@ -92,7 +92,7 @@ def _fits(q: Node, kt: Node, v: Node, bias: Node | None, product: Node) -> bool:
     if bias is None:
         return True
     same = bias.meta["val"].dtype == q.meta["val"].dtype
-    return same and torch.broadcast_shapes(shape(bias), (*shape(q)[:-1], shape(kt)[-1])) == torch.Size(
+    return bool(same) and torch.broadcast_shapes(shape(bias), (*shape(q)[:-1], shape(kt)[-1])) == torch.Size(
         (*shape(q)[:-1], shape(kt)[-1])
     )
 
@@ -100,8 +100,7 @@ def _fits(q: Node, kt: Node, v: Node, bias: Node | None, product: Node) -> bool:
 def _transposed(module: GraphModule, node: Node) -> Node:
     """The keys: what was transposed to make `node`, else `node` transposed back."""
     rank = len(shape(node))
-    source = node.args[0] if node.args else None
-    if node.target is aten.transpose.int and isinstance(source, Node):
-        if {argument(node, "dim0") % rank, argument(node, "dim1") % rank} == {rank - 1, rank - 2}:
-            return source
+    swapped = {rank - 1, rank - 2}
+    if node.target is aten.transpose.int and {argument(node, n) % rank for n in ("dim0", "dim1")} == swapped:
+        return operand(node)
     return call(module, aten.transpose.int, node, -2, -1)

@@ -11,14 +11,12 @@ A squeeze-excite would otherwise touch every pixel of every frame. With `gate` 0
 exact. Left alone: values that no value with a place reads.
 """
 
-import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.ir import add_input, call
 from fluxcompile.ops import flux
 from fluxcompile.passes.blocking import keep, renamed, setting
 from fluxcompile.passes.flow import Domain, Held, domain, has_domain, layout
-
 
 
 def hold_globals(module: GraphModule) -> int:

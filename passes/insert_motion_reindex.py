@@ -12,6 +12,8 @@ apart, and each cache made later goes through `flux.motion_reindex`. Left alone:
 Values on a turned grid and values without a place do not move.
 """
 
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -74,7 +76,11 @@ def _shift(module: GraphModule, motion: Node, at: Layout, shifts: dict[Grid, Nod
 
 
 def _source(
-    module: GraphModule, at: Layout, shifts: dict[Grid, Node], sources: dict[tuple[Grid | None, ...], Node], motion: Node
+    module: GraphModule,
+    at: Layout,
+    shifts: dict[Grid, Node],
+    sources: dict[tuple[Grid | None, ...], Node],
+    motion: Node,
 ) -> Node | None:
     """The rows a cache of this layout is read from; None where it never moves."""
     segments = _segments(at)
@@ -90,9 +96,7 @@ def _source(
     return parts[0] if len(parts) == 1 else _once(module, flux.chain_source.default, parts)
 
 
-def _once(module: GraphModule, target: object, *args: object) -> Node:
+def _once(module: GraphModule, target: Any, *args: Any) -> Node:
     """A call, or the node that already makes it."""
-    for node in module.graph.find_nodes(op="call_function", target=target):
-        if list(node.args) == list(args):
-            return node
-    return call(module, target, *args)
+    same = (n for n in module.graph.find_nodes(op="call_function", target=target) if list(n.args) == list(args))
+    return next(same, None) or call(module, target, *args)

@@ -12,18 +12,18 @@
         return [%l]
 
 A region is a run of dense arithmetic with no blocked op between; its results become caches. Left alone: ops that only
-move data, dense ops whose results a shape or a mask depends on, and runs that cost nothing to repeat (no layer, no norm).
+move data, and runs that cost nothing to repeat (no layer, no norm, no reduction).
 """
 
 import operator
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from fluxcompile.ir import call, fake_mode, op_name
 from fluxcompile.passes.blocking import cache_of, setting
 from fluxcompile.passes.flow import has_domain
+from fluxcompile.passes.rules_move import MOVES
 
 
 class Region(nn.Module):
@@ -33,17 +33,12 @@ class Region(nn.Module):
         super().__init__()
         self.body = body
 
-    def forward(self, operands: list[torch.Tensor], misses: list[torch.Tensor], fresh: torch.Tensor, old: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    def forward(
+        self, operands: list[Tensor], misses: list[Tensor], fresh: Tensor, old: list[Tensor]
+    ) -> tuple[Tensor, ...]:
         if not fresh and not any(bool(m.any()) for m in misses):
             return tuple(old)
         return tuple(self.body(*operands))
-
-
-MOVES = {
-    "view", "reshape", "permute", "transpose", "flatten", "unflatten", "squeeze", "unsqueeze", "slice", "select", "split",
-    "split_with_sizes", "chunk", "unbind", "cat", "stack", "expand", "getitem", "roll", "pad", "constant_pad_nd", "flip",
-    "index", "index_select", "repeat", "t", "movedim", "swapaxes", "pixel_shuffle", "pixel_unshuffle", "narrow", "unfold",
-}  # fmt: skip
 
 
 def isolate_dense_regions(module: GraphModule) -> int:
@@ -91,7 +86,9 @@ def _mixes(node: Node) -> bool:
 
 def _isolate(module: GraphModule, region: list[Node], name: str) -> None:
     inside = set(region)
-    operands = list(dict.fromkeys(o for n in region for o in n.all_input_nodes if o not in inside and o.op != "get_attr"))
+    operands = list(
+        dict.fromkeys(o for n in region for o in n.all_input_nodes if o not in inside and o.op != "get_attr")
+    )
     results = [n for n in region if any(u not in inside for u in n.users)]
     body = _body(module, region, operands, results)
     module.add_submodule(name, Region(body))
@@ -106,7 +103,9 @@ def _isolate(module: GraphModule, region: list[Node], name: str) -> None:
         with module.graph.inserting_after(last):
             part = call(module, operator.getitem, whole, i)
         last = part
-        part.meta |= {k: v for k, v in node.meta.items() if k in ("domain", "miss", "changed", "shift", "source", "cache")}
+        part.meta |= {
+            k: v for k, v in node.meta.items() if k in ("domain", "miss", "changed", "shift", "source", "cache")
+        }
         _hand_over(module, node, part, inside)
     for node in reversed(region):
         module.graph.erase_node(node)

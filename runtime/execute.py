@@ -43,7 +43,9 @@ def resolve(op: Op) -> Callable[..., Any]:
     namespace, name, overload = op.op.split(".")
     if namespace == "flux":
         if name not in TABLE:
-            raise ProgramError(f"{op.name}: unknown op {op.op}; this program was made by another version of fluxcompile")
+            raise ProgramError(
+                f"{op.name}: unknown op {op.op}; this program was made by another version of fluxcompile"
+            )
         return TABLE[name].reference
     found = getattr(getattr(getattr(torch.ops, namespace), name, None), overload, None)
     if found is None:

@@ -87,7 +87,8 @@ class Stream:
 
     def __init__(self, program: Program, policy: Policy) -> None:
         graph = program.graphs["blocked"]
-        self.policy, self.stats = policy, None
+        self.policy = policy
+        self.stats: FrameStats | None = None
         self._template, self._layers = program.template, program.layers
         self._run = Executor(graph, constants(program))
         self._roles: dict[str, list[Input]] = {}
@@ -112,9 +113,7 @@ class Stream:
         require_count(frames, self._roles["input"])
         values = {s.name: check_frame(f, s) for f, s in zip(frames, self._roles["input"], strict=True)}
         fresh = not self._caches
-        old = self._caches or {
-            i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype]) for i in self._roles.get("cache", [])
-        }
+        old = self._caches or {i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype]) for i in self._roles.get("cache", [])}
         reference = self._reference(old)
         outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)})
         self._caches = caches

@@ -22,8 +22,9 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(READY)  ## find faces in a clip, dense and reusing; writes out/demo/
-	$(BIN)/fluxcompile demo
+# One thread: the small batches of changed tiles gain little from more, and a busy machine makes them wait for each other.
+demo: $(READY)  ## find faces in a clip, dense, exact and approximate; writes out/demo/ (DEMO="--frames 120")
+	OMP_NUM_THREADS=1 $(BIN)/fluxcompile demo $(DEMO)
 
 test: $(READY)  ## all tests, one torch thread a worker
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not gpu'

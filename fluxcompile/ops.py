@@ -167,7 +167,8 @@ def _window_any(mask: Tensor, reads: Tensor, dim: int) -> Tensor:
     """Any over the taps of one axis; padding (-1) counts as False."""
     padded = torch.cat([mask, mask.new_zeros([*mask.shape[:dim], 1, *mask.shape[dim + 1 :]])], dim)
     read = padded.index_select(dim, (reads % (mask.shape[dim] + 1)).reshape(-1))
-    return read.unflatten(dim, list(reads.shape)).any(dim + 1)
+    out: Tensor = read.unflatten(dim, list(reads.shape)).any(dim + 1)
+    return out
 
 
 def _window_samples() -> Iterator[Sample]:
@@ -376,6 +377,7 @@ def _halo_samples() -> Iterator[Sample]:
     yield x[:, :, :1], some, [2, 3], [2, 2], [-1, -1], [4, 4], -1.0, False
     yield x.permute(0, 2, 3, 1), some, [1, 2], [2, 2], [0, 0], [2, 2], 0.0, False
     yield x, some[:0], [2, 3], [2, 2], [-1, -1], [4, 4], 0.0, False
+    yield x.view(2, 1, 5, 7), some, [2, 3], [2, 2], [-1, -1], [4, 4], 0.0, False
 
 
 def _halo_fake(
@@ -389,7 +391,7 @@ def _halo_fake(
     clamp: bool = False,
 ) -> Tensor:
     shape = list(x.shape)
-    shape[0] = tiles.shape[0]
+    shape[0] *= tiles.shape[0]
     for d, e in zip(dims, extent, strict=True):
         shape[d] = e if x.shape[d] > 1 else 1
     return x.new_empty(shape)
@@ -411,13 +413,13 @@ def halo_gather(
     fill: float = 0.0,
     clamp: bool = False,
 ) -> Tensor:
-    """Tiles with their halo, concatenated along the batch: [n, ..., extent_y, ..., extent_x, ...].
+    """Tiles with their halo, concatenated along the batch: [n * batch, ..., extent_y, ..., extent_x, ...].
 
     Tile (i, j) reads `extent` cells from (i, j) * step + start along `dims`. Outside the map there is `fill`, or with
     `clamp` the nearest cell. A dimension of size 1 is broadcast, not read.
     """
     y, xx = dims
-    moved = x.movedim((0, y, xx), (0, 1, 2))[0]
+    moved = x.movedim((y, xx), (0, 1))
     index, inside = [], []
     for axis, size in ((0, x.shape[y]), (1, x.shape[xx])):
         at = (
@@ -431,7 +433,7 @@ def halo_gather(
     if not clamp:
         hold = inside[0][:, :, None] & inside[1][:, None, :]
         out = out.masked_fill(~hold.view(*hold.shape, *[1] * (out.dim() - 3)), fill)
-    return out.movedim((1, 2), (y, xx)).contiguous()
+    return out.movedim(3, 1).flatten(0, 1).movedim((1, 2), (y, xx)).contiguous()
 
 
 def _scatter_samples() -> Iterator[Sample]:
@@ -440,6 +442,7 @@ def _scatter_samples() -> Iterator[Sample]:
     yield torch.ones(2, 2, 2, 2), cache, some, [2, 3], [2, 2]
     yield torch.ones(2, 2, 2, 2), cache.permute(0, 2, 3, 1), some, [1, 2], [2, 2]
     yield torch.ones(0, 2, 2, 2), cache, some[:0], [2, 3], [2, 2]
+    yield torch.ones(4, 1, 2, 2), cache.view(2, 1, 5, 7), some, [2, 3], [2, 2]
 
 
 @define(
@@ -450,13 +453,13 @@ def _scatter_samples() -> Iterator[Sample]:
 def tile_scatter(tile: Tensor, cache: Tensor, tiles: Tensor, dims: Sequence[int], size: Sequence[int]) -> Tensor:
     """The cache with fresh tiles of `size` cells laid over it; what hangs over the edge is dropped."""
     y, x = dims
-    out = cache.movedim((0, y, x), (0, 1, 2)).clone()
-    fresh = tile.movedim((0, y, x), (0, 1, 2))
+    out = cache.movedim((y, x), (0, 1)).clone()
+    fresh = tile.movedim((y, x), (1, 2)).unflatten(0, (tiles.shape[0], cache.shape[0])).movedim(1, 3)
     ys = _tile_axis(tiles[:, 0], size[0], 0, size[0])[:, :, None].expand(-1, -1, size[1])
     xs = _tile_axis(tiles[:, 1], size[1], 0, size[1])[:, None, :].expand(-1, size[0], -1)
-    keep = (ys < out.shape[1]) & (xs < out.shape[2])
-    out[0, ys[keep], xs[keep]] = fresh[keep].to(out.dtype)
-    return out.movedim((0, 1, 2), (0, y, x)).contiguous()
+    keep = (ys < out.shape[0]) & (xs < out.shape[1])
+    out[ys[keep], xs[keep]] = fresh[keep].to(out.dtype)
+    return out.movedim((0, 1), (y, x)).contiguous()
 
 
 def _row_scatter_samples() -> Iterator[Sample]:

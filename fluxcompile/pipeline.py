@@ -171,7 +171,7 @@ def _layers(module: GraphModule, layers: list[dict[str, Any]]) -> list[Layer]:
     for i, layer in enumerate(layers):
         form = forms.get(i, "dense")
         reason = "" if form != "dense" else layer["reason"] or "its pass was left out"
-        if form == "dense" and layer["domain"] == "global" and reason == "no place":
+        if reason == "no place":
             form, reason = "held", ""
         found.append(Layer(**{**layer, "form": form, "reason": reason}))
     return found

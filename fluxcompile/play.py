@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.options import Policy
+from fluxcompile.options import TILE_PIXELS, Policy
 from fluxcompile.runtime import report
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, Writer
 
@@ -272,12 +272,12 @@ def panel(
     name: str,
     share: float,
 ) -> Image:
-    """Return one annotated view: recomputed pixels tinted, boxes drawn, a header that says how much was done."""
+    """Return one annotated view: tiles with a change in them tinted, boxes drawn, a header that says what it cost."""
     import cv2
 
     view = placement.crop(image).copy()
     if miss is not None:
-        there = placement.crop(np.broadcast_to(np.asarray(miss, bool), image.shape[:2]))
+        there = placement.crop(whole_tiles(np.broadcast_to(np.asarray(miss, bool), image.shape[:2])))
         view[there] = (0.62 * view[there] + 0.38 * np.array(RECOMPUTED)).astype(np.uint8)
     scale = max(1, round(PANEL_WIDTH / view.shape[1]))
     if scale > 1:
@@ -295,6 +295,16 @@ def panel(
     framed = np.vstack([header, view])
     framed[:, -1] = 24  # a seam between panels that stand side by side
     return framed
+
+
+def whole_tiles(miss: Array) -> Array:
+    """Return a mask of pixels grown to the tiles that hold them: the unit in which the first layers are recomputed."""
+    height, width = miss.shape
+    rows, columns = -(-height // TILE_PIXELS), -(-width // TILE_PIXELS)
+    padded = np.zeros((rows * TILE_PIXELS, columns * TILE_PIXELS), bool)
+    padded[:height, :width] = miss
+    tiles = padded.reshape(rows, TILE_PIXELS, columns, TILE_PIXELS).any(axis=(1, 3))
+    return tiles.repeat(TILE_PIXELS, axis=0).repeat(TILE_PIXELS, axis=1)[:height, :width]
 
 
 class Strip:

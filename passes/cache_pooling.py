@@ -8,7 +8,7 @@
 
 Average pooling whose border cells divide by fewer (padding not counted, ceil mode, adaptive) is separable and linear:
 it becomes `flux.resample` with its own weights. Left alone: max pooling that returns indices, adaptive max pooling,
-values that are opaque or have no place.
+border-dividing averages of a batch, values that are opaque or have no place.
 """
 
 from typing import Any
@@ -35,6 +35,8 @@ def cache_pooling(module: GraphModule) -> int:
             _block(module, node, fill=-torch.inf)
         elif node.target is aten.avg_pool2d.default and _even(node):
             _block(module, node, fill=0.0)
+        elif shape(node)[0] > 1:
+            continue
         else:
             resample(module, node, (_matrix(node, 0), _matrix(node, 1)))
         count += 1

@@ -8,7 +8,7 @@
 
 That is nearest by a whole factor. Every other linear resize (bilinear, bicubic, any factor, corners aligned or not) is
 separable: `flux.resample` reads the taps of each output and weighs them.
-Left alone: values that are opaque or have no place.
+Left alone: batches, values that are opaque or have no place.
 """
 
 import math
@@ -36,6 +36,8 @@ def cache_resize(module: GraphModule) -> int:
         source = operand(node)
         factors = [o // i for o, i in zip(shape(node)[2:], shape(source)[2:], strict=True)]
         matrices = resize_matrix(node, 0), resize_matrix(node, 1)
+        if shape(node)[0] > 1:
+            continue
         if all(_repeats(m, f) for m, f in zip(matrices, factors, strict=True)):
             _repeat(module, node, source, factors)
         else:

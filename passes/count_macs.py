@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from fluxcompile.ir import argument, op_name, operand, shape
 from fluxcompile.passes.blocking import join_form
-from fluxcompile.passes.flow import WindowFlow, domain
+from fluxcompile.passes.flow import WindowFlow, domain, has_domain, layout
 
 
 def count_macs(module: GraphModule) -> int:
@@ -65,5 +65,8 @@ def _reason(node: Node) -> str:
     """Why a layer has to run dense; empty where it need not."""
     if isinstance(domain(node).flow, WindowFlow):
         return ""
+    placed = [n for n in node.all_input_nodes if has_domain(n) and not layout(n).is_global]
+    if placed and not domain(node).opaque and layout(node).is_global:
+        return "mixes every place"
     form = join_form(node)
     return form.removeprefix("dense: ") if form.startswith("dense") else ""

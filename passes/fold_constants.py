@@ -6,28 +6,35 @@
  ->
     %y = aten.add(%x, @b)
 
-Position tables, anchors and window masks are such. Left alone: random ops, and results of several tensors.
+Position tables, anchors and window masks are such. Raises CaptureError for random numbers, which no cache could hold.
 """
+
+import operator
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
+from fluxcompile.errors import CaptureError
 from fluxcompile.ir import constant, constant_value
 
 
 def fold_constants(module: GraphModule) -> int:
     """Only chain ends become constants; what lies before them is dead afterwards."""
-    values: dict[Node, torch.Tensor] = {}
+    values: dict[Node, Any] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
             values[node] = constant_value(module, node)
-        elif _can_fold(node) and all(n in values for n in node.all_input_nodes):
+        elif node.op == "call_function" and all(n in values for n in node.all_input_nodes):
+            _require_repeatable(node)
             args, kwargs = (torch.fx.map_arg(a, lambda n: values[n]) for a in (node.args, node.kwargs))
             with torch.no_grad():
                 values[node] = node.target(*args, **kwargs)
     count = 0
     for node, value in list(values.items()):
-        if node.op == "call_function" and any(user not in values for user in node.users):
+        if node.op != "call_function" or not isinstance(value, torch.Tensor):
+            continue
+        if any(user not in values for user in node.users):
             new = constant(module, value.contiguous(), node.name)
             if node.meta.get("path"):
                 new.meta.setdefault("path", node.meta["path"])
@@ -37,10 +44,10 @@ def fold_constants(module: GraphModule) -> int:
     return count
 
 
-def _can_fold(node: Node) -> bool:
-    if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
-        return False
+def _require_repeatable(node: Node) -> None:
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    return torch.Tag.nondeterministic_seeded not in target.tags and not target._schema.is_mutable
+    if target is operator.getitem:
+        return
+    if isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags:
+        where = node.meta.get("path") or node.name
+        raise CaptureError(f"{where}: {target} draws random numbers; make inference deterministic before compiling")

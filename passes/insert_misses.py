@@ -124,6 +124,8 @@ def _flowed(module: GraphModule, flow: Flow, at: Layout, once: Once) -> Node:
     match flow:
         case Same(source) | Held(source):
             return changed_of(source)
+        case Anything(()):
+            return constant(module, torch.zeros(at.rows, dtype=torch.bool), f"never_{at.rows}")
         case Anything(sources):
             misses = list(dict.fromkeys(changed_of(s) for s in sources))
             if len(misses) == 1 and at.rows == 1 and misses[0].meta["val"].shape[0] == 1:

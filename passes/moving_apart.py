@@ -123,6 +123,4 @@ def _fixed(module: GraphModule, node: Node, word: str, out: str, at: Layout) -> 
     if not any(map(is_placed, dims)):
         return None
     still = constant(module, torch.zeros(2, at.rows, dtype=torch.int32), f"still_{at.rows}")
-    if at.chain:
-        return still, word, Layout(at.grid, tuple(dims))
-    return still, word, Layout(at.grid, tuple(dims)).simplified() or at
+    return still, word, Layout(at.grid, tuple(dims))

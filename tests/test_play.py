@@ -21,6 +21,7 @@ from fluxcompile.play import (
     play,
     run_of,
     settings_of,
+    whole_tiles,
 )
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit
 from tests.fake_net import LAYERS, FakeNet
@@ -173,15 +174,28 @@ def test_iou() -> None:
     assert iou(box(0, 0, 10, 10), box(10, 0, 20, 10)) == 0.0
 
 
-def test_panel_tints_what_was_recomputed() -> None:
-    image, placement = fit(np.full((360, 640, 3), 100, np.uint8), 640, 640)
+def test_panel_tints_the_tiles_with_a_change() -> None:
+    image, placement = fit(np.full((360, 640, 3), 100, np.uint8), 640, 640)  # 140 grey rows above
     miss = np.zeros((640, 640), bool)
-    miss[placement.top + 100, placement.left + 200] = True
+    miss[170, 200] = True
     drawn = panel(image, placement, miss, np.zeros((0, 5), np.float32), "exact", 0.5)
     header = drawn.shape[0] - placement.height
     assert drawn.shape[1] == 640
-    assert drawn[header + 100, 200, 0] > 130  # red rises
-    assert (drawn[header + 101, 200] == 100).all()
+    red = drawn[header:, :-1, 0] > 130  # the last column is the seam
+    rows, columns = np.nonzero(red)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (160 - 140, 191 - 140, 192, 223)
+    assert red.sum() == 32 * 32
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (50, 70), (1, 1)])
+def test_whole_tiles_of_odd_sizes(shape: tuple[int, int]) -> None:
+    miss = np.zeros(shape, bool)
+    assert not whole_tiles(miss).any()
+    miss[-1, -1] = True
+    tiles = whole_tiles(miss)
+    assert tiles.shape == shape
+    assert tiles[-1, -1]
+    assert whole_tiles(np.ones(shape, bool)).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6, 7, 100, 1000])

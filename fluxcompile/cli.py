@@ -178,6 +178,52 @@ def demo(
         raise typer.Exit(130)
 
 
+@app.command()
+def zoo(
+    names: Annotated[list[str] | None, typer.Argument(help="Models: a zoo entry, torchvision/NAME, timm/NAME.")] = None,
+    packages: Annotated[
+        str, typer.Option("--from", metavar="A,B", help="Whose models, where none are named: zoo, torchvision, timm.")
+    ] = "zoo",
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep each row in FILE, and go on from what stands there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile architectures with random weights and hold exact streams against dense inference over a moving clip."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fluxcompile.sweep import Row, names_from, summary, sweep
+
+    wanted = names or names_from([p.strip() for p in packages.split(",") if p.strip()])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("models", total=len(wanted))
+
+        def on_row(row: Row) -> None:
+            progress.update(task, advance=1, description=row.name)
+
+        rows = sweep(wanted, resume=resume, on_row=on_row)
+    told = summary(rows)
+    if as_json:
+        _print_json(told)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model")
+    for heading in ("blocked MACs", "max error", "work"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("why not all")
+    for row in rows:
+        error = "-" if row.max_relative_error is None else f"{row.max_relative_error:.1e}"
+        share, work = (f"{row.blocked_mac_share:.1%}", f"{row.work_share:.1%}") if row.captured else ("-", "-")
+        table.add_row(row.name, share, error, work, row.reason or "; ".join(row.dense))
+    console.print(table)
+    console.print(
+        f"{told['captured']} of {len(rows)} captured, {told['blocked_95']} with 95 % of the work or more in blocked "
+        f"form, {told['exact']} equal to dense within 1e-4 of the output's range",
+        highlight=False,
+    )
+
+
 def main() -> None:
     """Run the command; our own errors are one message and exit code 2, a traceback only under FLUX_LOG=debug."""
     debug = False

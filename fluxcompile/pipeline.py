@@ -4,6 +4,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -125,6 +126,7 @@ def fluxcompile(
             layers=_layers(blocked, layers),
             template=captured.meta["template"],
             text=text(blocked),
+            frames=asdict(frames) if frames else None,
             policy=(policy or Policy()).to_json(),
             constants={k: v.detach().contiguous().numpy() for k, v in constants.items()},
         )

@@ -70,6 +70,17 @@ def sweep(
     return rows
 
 
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows and how many of them are captured, blocked to 95 % and equal to dense."""
+    ran = [r for r in rows if r.captured]
+    return {
+        "models": [asdict(r) for r in rows],
+        "captured": len(ran),
+        "blocked_95": sum(r.blocked_mac_share >= 0.95 for r in ran),
+        "exact": sum(r.max_relative_error is not None and r.max_relative_error <= 1e-4 for r in ran),
+    }
+
+
 def _rows(path: Path) -> Iterator[Row]:
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -3,6 +3,7 @@
     %conv2d: f32[1x16x32x32]    3 * 3 * 3 * 16 * 32 * 32 = 442368
 
 No node changes; each gets `meta["macs"]` and, when that is not 0, `meta["layer"]`, its number in `meta["layers"]`.
+A second op of one module is called `path#2`.
 """
 
 import math
@@ -18,15 +19,18 @@ from fluxcompile.passes.flow import WindowFlow, domain, has_domain, layout
 
 def count_macs(module: GraphModule) -> int:
     layers: list[dict[str, Any]] = []
+    used: dict[str, int] = {}
     for node in module.graph.nodes:
         if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
             continue
         macs = _macs(node)
         if macs:
             node.meta["macs"], node.meta["layer"] = macs, len(layers)
+            name = node.meta.get("path") or node.name
+            used[name] = used.get(name, 0) + 1
             layers.append(
                 {
-                    "name": node.meta.get("path") or node.name,
+                    "name": name if used[name] == 1 else f"{name}#{used[name]}",
                     "op": op_name(node.target).removeprefix("aten."),
                     "domain": str(domain(node)),
                     "macs": macs,

@@ -9,14 +9,13 @@
 Position tables, anchors and window masks are such. Raises CaptureError for random numbers, which no cache could hold.
 """
 
-import operator
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.errors import CaptureError
-from fluxcompile.ir import constant, constant_value
+from fluxcompile.ir import argument, constant, constant_value, schema_arguments
 
 
 def fold_constants(module: GraphModule) -> int:
@@ -46,8 +45,9 @@ def fold_constants(module: GraphModule) -> int:
 
 def _require_repeatable(node: Node) -> None:
     target = node.target
-    if target is operator.getitem:
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
         return
-    if isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags:
+    chances = [argument(node, a.name) for a in schema_arguments(node) if a.name in ("p", "dropout_p")]
+    if not chances or any(chances):
         where = node.meta.get("path") or node.name
         raise CaptureError(f"{where}: {target} draws random numbers; make inference deterministic before compiling")

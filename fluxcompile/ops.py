@@ -57,13 +57,13 @@ def define(
     return add
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def row_index(layout: str) -> Tensor:
     """The row of each element of a tensor of this layout, of size 1 along dimensions without a place."""
     return torch.from_numpy(parse_layout(layout).row_index().copy())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _layout(text: str) -> Layout:
     return parse_layout(text)
 
@@ -301,6 +301,8 @@ def limit(
     origin: Sequence[float],
 ) -> Tensor:
     """Misses kept only in cells whose frame pixels (scale x scale around origin + i * scale) touch `reach`."""
+    if reach.all():
+        return miss.clone()
     total = torch.nn.functional.pad(reach.view(*frame).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
     spans = []
     for n, pixels, s, o in zip(size, frame, scale, origin, strict=True):

@@ -31,6 +31,10 @@ class SourceError(FluxError):
     """A model cannot be found or opened by the name it was given."""
 
 
+LARGEST = 448
+"""Pixels a side beyond which a timm model is built for fewer."""
+
+
 @dataclass(frozen=True)
 class Model:
     """What the compiler takes: a module or a path, the shape of its input, how its pixels come.
@@ -117,15 +121,21 @@ def _from_zoo(name: str) -> Model:
         if entry in models.list_models():
             takes = inspect.signature(models.get_model_builder(entry)).parameters
             # A backbone's weights would be fetched even where the model's own are not asked for.
-            options = {"weights_backbone": None} if "weights_backbone" in takes else {}
-            return Model(models.get_model(entry, weights=None, **options).eval(), [(1, 3, 224, 224)], "imagenet")
+            backbone = {"weights_backbone": None} if "weights_backbone" in takes else {}
+            return Model(models.get_model(entry, weights=None, **backbone).eval(), [(1, 3, 224, 224)], "imagenet")
     if where in ("", "timm"):
         import_torchvision()
         import timm
 
         if timm.is_model(entry):
-            network: Any = timm.create_model(entry, pretrained=False).eval()
-            return Model(network, [(1, *network.pretrained_cfg.get("input_size", (3, 224, 224)))], "imagenet")
+            channels, height, width = timm.get_pretrained_cfg(entry).input_size
+            fixed = timm.get_pretrained_cfg(entry).fixed_input_size
+            options: dict[str, Any] = {}
+            if max(height, width) > LARGEST:  # a segmenter's 1024 pixels; the architecture is the same on fewer
+                height, width = 224, 224
+                options = {"img_size": (height, width)} if fixed else {}
+            network: Any = timm.create_model(entry, pretrained=False, **options).eval()
+            return Model(network, [(1, channels, height, width)], "imagenet")
     raise SourceError(f"zoo:{name}: no such model in {where or 'our zoo, torchvision or timm'}")
 
 

@@ -35,7 +35,15 @@ def conv(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
     same = one(draw, False, False, True)
     return nn.Sequential(
         nn.Conv2d(
-            c, out, kernel, 1 if same else stride, "same" if same else padding, dilation, groups, one(draw, True, False), mode
+            c,
+            out,
+            kernel,
+            1 if same else stride,
+            "same" if same else padding,
+            dilation,
+            groups,
+            one(draw, True, False),
+            mode,
         ),
         *([nn.BatchNorm2d(out)] if one(draw, True, False) else []),
         one(draw, *ACTIVATIONS)(),
@@ -114,7 +122,9 @@ def moved(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
         Do(lambda x, m: m(x.roll((1, -2), (2, 3))), seeded(lambda: nn.Conv2d(c, c, 3, padding=1)), name="roll"),
         Do(lambda x: x + x.roll((-1, 1), (2, 3)).roll((1, -1), (2, 3)), name="there and back"),
         Do(lambda x: x.transpose(2, 3), name="transpose"),
-        Do(lambda x: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2), name="channel shuffle") if c % 2 == 0 else None,
+        Do(lambda x: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2), name="channel shuffle")
+        if c % 2 == 0
+        else None,
     )
 
 
@@ -155,7 +165,12 @@ def gates(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
 def norms(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
     return one(
         draw,
-        Do(lambda x, n, m: m(n(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2), nn.LayerNorm(c), nn.Linear(c, c), name="nhwc"),
+        Do(
+            lambda x, n, m: m(n(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2),
+            nn.LayerNorm(c),
+            nn.Linear(c, c),
+            name="nhwc",
+        ),
         nn.GroupNorm(1, c),
         nn.InstanceNorm2d(c, affine=True),
         nn.BatchNorm2d(c),
@@ -193,7 +208,10 @@ class Tokens(nn.Module):
 
     def __init__(self, c: int, h: int, w: int, attention: Attention, *, token: bool, positions: bool) -> None:
         super().__init__()
-        self.attention, self.mlp = attention, nn.Sequential(nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
+        self.attention, self.mlp = (
+            attention,
+            nn.Sequential(nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c)),
+        )
         self.token = nn.Parameter(torch.randn(1, 1, c)) if token else None
         self.positions = nn.Parameter(torch.randn(1, h * w + token, c)) if positions else None
 

@@ -17,6 +17,7 @@ QUICK = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )  # fmt: skip
 
+
 def play(net: Net, clip: list[tuple[Tensor, Tensor | None]], model: nn.Module) -> None:
     stream = net.stream()
     for frame, motion in clip:

@@ -376,7 +376,7 @@ def _halo_samples() -> Iterator[Sample]:
     yield x, some, [2, 3], [2, 2], [0, 0], [2, 2], 0.0, False
     yield x, some, [2, 3], [2, 2], [-1, -1], [4, 4], 0.0, False
     yield x, some, [2, 3], [2, 2], [-1, -1], [4, 4], 0.0, True
-    yield x[:, :, :1], some, [2, 3], [2, 2], [-1, -1], [4, 4], -1.0, False
+    yield x[:, :, :1], some, [2, 3], [0, 2], [0, -1], [1, 4], -1.0, False
     yield x.permute(0, 2, 3, 1), some, [1, 2], [2, 2], [0, 0], [2, 2], 0.0, False
     yield x, some[:0], [2, 3], [2, 2], [-1, -1], [4, 4], 0.0, False
     yield x.view(2, 1, 5, 7), some, [2, 3], [2, 2], [-1, -1], [4, 4], 0.0, False
@@ -395,7 +395,7 @@ def _halo_fake(
     shape = list(x.shape)
     shape[0] *= tiles.shape[0]
     for d, e in zip(dims, extent, strict=True):
-        shape[d] = e if x.shape[d] > 1 else 1
+        shape[d] = e
     return x.new_empty(shape)
 
 
@@ -418,17 +418,13 @@ def halo_gather(
     """Tiles with their halo, concatenated along the batch: [n * batch, ..., extent_y, ..., extent_x, ...].
 
     Tile (i, j) reads `extent` cells from (i, j) * step + start along `dims`. Outside the map there is `fill`, or with
-    `clamp` the nearest cell. A dimension of size 1 is broadcast, not read.
+    `clamp` the nearest cell. With step 0 every tile reads the same cells.
     """
     y, xx = dims
     moved = x.movedim((y, xx), (0, 1))
     index, inside = [], []
     for axis, size in ((0, x.shape[y]), (1, x.shape[xx])):
-        at = (
-            _tile_axis(tiles[:, axis], step[axis], start[axis], extent[axis])
-            if size > 1
-            else tiles.new_zeros((tiles.shape[0], 1))
-        )
+        at = _tile_axis(tiles[:, axis], step[axis], start[axis], extent[axis])
         index.append(at.clamp(0, size - 1))
         inside.append((at >= 0) & (at < size))
     out = moved[index[0][:, :, None], index[1][:, None, :]]
@@ -838,22 +834,21 @@ def apart_window(
 
 
 def _apart_remap_samples() -> Iterator[Sample]:
-    shift = torch.zeros(2, 3, dtype=torch.int32)
-    shift[0, 1] = 2
-    yield shift, torch.zeros(2, 4, dtype=torch.int32), torch.tensor([-1, 0, 1, 2]), [1.0, 1.0], [1.0, 1.0]
+    yield torch.tensor([0, 2, 2]), torch.tensor([0, 1, 3, 3]), torch.tensor([-1, 0, 1, 2])
+    yield torch.arange(3), torch.arange(4), torch.tensor([-1, 0, 1, 2])
 
 
 @define(
-    "apart_remap(Tensor shift, Tensor out, Tensor rows, float[2] scale, float[2] out_scale) -> Tensor",
+    "apart_remap(Tensor source, Tensor out, Tensor rows) -> Tensor",
     samples=_apart_remap_samples,
-    fake=lambda shift, out, rows, scale, out_scale: out.new_empty(out.shape[1], dtype=torch.bool),
+    fake=lambda source, out, rows: out.new_empty(out.shape[0], dtype=torch.bool),
 )
-def apart_remap(shift: Tensor, out: Tensor, rows: Tensor, scale: Sequence[float], out_scale: Sequence[float]) -> Tensor:
-    """Rows of a moved, cut or padded map that did not move as the rows they come from."""
-    if not shift.any() and not out.any():
-        return out.new_zeros(out.shape[1], dtype=torch.bool)
-    read = torch.where(rows >= 0, _pixels(shift, scale)[:, rows.clamp(min=0)], 0.0)
-    return (read != _pixels(out, out_scale)).any(0)
+def apart_remap(source: Tensor, out: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a moved, cut or padded map that do not come from where the rows they are made of come from.
+
+    source: the operand's sources; out: the output's; rows: as in `miss_remap`.
+    """
+    return torch.where(rows >= 0, source[rows.clamp(min=0)], -1) != rows[out]
 
 
 def _apart_any_samples() -> Iterator[Sample]:

@@ -128,8 +128,9 @@ def _from_zoo(name: str) -> Model:
         import timm
 
         if timm.is_model(entry):
-            channels, height, width = timm.get_pretrained_cfg(entry).input_size
-            fixed = timm.get_pretrained_cfg(entry).fixed_input_size
+            told: Any = timm.get_pretrained_cfg(entry)
+            channels, height, width = told.input_size
+            fixed = told.fixed_input_size
             options: dict[str, Any] = {}
             if max(height, width) > LARGEST:  # a segmenter's 1024 pixels; the architecture is the same on fewer
                 height, width = 224, 224

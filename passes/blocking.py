@@ -189,7 +189,10 @@ def _block_tiles(module: GraphModule, node: Node) -> None:
                     value = constant_value(module, operand)
                     source, skip = constant(module, value[None], f"{operand.target}_1"), 1
                 at = [word.index(y) + skip, word.index(x) + skip]
-                pieces[operand] = gather_tiles(module, node, source, tiles, at, tile, [0, 0], tile)
+                wide = [shape(source)[d] > 1 for d in at]
+                step = [t if w else 0 for t, w in zip(tile, wide, strict=True)]
+                extent = [t if w else 1 for t, w in zip(tile, wide, strict=True)]
+                pieces[operand] = gather_tiles(module, node, source, tiles, at, step, [0, 0], extent)
         packed = call_on(module, node, pieces, tiles)
     finish_tiles(module, node, packed, tiles, list(dims), tile)
 

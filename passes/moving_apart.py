@@ -52,17 +52,12 @@ def moved_apart(module: GraphModule, node: Node, flow: Flow, at: Layout, once: O
             moving = [s.meta["shift"] for s in sources if not layout(s).is_global]
             return once(flux.apart_any.default, moving, at.rows) if moving else None
         case Remap(sources, rows):
-            if at.chain or any(layout(s).chain for s in sources):
-                return (
-                    None
-                    if _pieces_move_alike(sources, at)
-                    else once(flux.apart_any.default, [s.meta["shift"] for s in sources], at.rows)
-                )
+            if all(n.meta["source"] is None for n in (node, *sources)):
+                return None
+            parts = [_source(module, s, layout(s)) for s in sources]
+            joined = parts[0] if len(parts) == 1 else once(flux.chain_source.default, parts)
             table = constant(module, torch.from_numpy(rows.copy()), f"rows_{rows.size}")
-            (source,) = sources
-            return once(
-                flux.apart_remap.default, source.meta["shift"], own, table, scale_of(layout(source)), scale_of(at)
-            )
+            return once(flux.apart_remap.default, joined, _source(module, node, at), table)
         case WindowFlow(source, seen, y, x):
             if is_cellwise(flow) and layout(source).grid == at.grid:
                 return None
@@ -107,14 +102,10 @@ def _still_placed(word: str, out: str, was: Layout, now: Layout) -> str:
     )
 
 
-def _pieces_move_alike(sources: tuple[Node, ...], at: Layout) -> bool:
-    """Laying maps end to end, or taking one out, moves nothing: each keeps its own grid."""
-    inner = [g for s in sources for _, g in _grids(layout(s))]
-    return all(g is None or g in inner for _, g in _grids(at))
-
-
-def _grids(at: Layout) -> list[tuple[int, object]]:
-    return list(at.chain.segments) if at.chain else [(at.rows, None if at.is_global else at.grid)]
+def _source(module: GraphModule, node: Node, at: Layout) -> Node:
+    """The rows a value's cache is read from; each its own where it never moves."""
+    found = node.meta["source"]
+    return found if isinstance(found, Node) else constant(module, torch.arange(at.rows), f"rows_{at.rows}")
 
 
 def _fixed(module: GraphModule, node: Node, word: str, out: str, at: Layout) -> tuple[Node, str, Layout] | None:

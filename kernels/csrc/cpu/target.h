@@ -1,0 +1,52 @@
+// Where a row of results goes: straight into the map, or first into scratch if a gate must see the whole row.
+#pragma once
+#include <cstring>
+#include "kernels.h"
+#if defined(FLUX_LANES)
+#include "vec.h"
+#endif
+
+namespace flux {
+namespace {
+
+inline float* row_of(const Target& out, float* scratch, int first, int i) {
+    return out.gate == Gate::none ? out.at + out.cells[first + i] * out.step : scratch + (ptrdiff_t)i * out.channels;
+}
+
+inline bool differs(const Target& out, const float* now, const float* was) {
+    float most = 0, total = 0;
+    int c = 0;
+#if defined(FLUX_LANES)
+    V top = {}, all = {};
+    I odd = {};
+    for (; c + kLanes <= out.channels; c += kLanes) {
+        const V change = magnitude(load(now + c) - load(was + c));
+        top = at_least(top, change);
+        all += change;
+        odd |= (I)(change != change);
+    }
+    if (any(odd)) return true;
+    most = largest(top);
+    total = sum(all);
+#endif
+    for (; c < out.channels; ++c) {
+        const float difference = now[c] - was[c], change = difference < 0 ? -difference : difference;
+        if (change != change) return true;
+        most = change > most ? change : most;
+        total += change;
+    }
+    return out.gate == Gate::largest ? most > out.bound : total > out.bound * (float)out.channels;
+}
+
+// Rows first .. first + n are in scratch: keep those that differ enough from what is there.
+inline void commit(const Target& out, const float* scratch, int first, int n) {
+    for (int i = 0; i < n; ++i, scratch += out.channels) {
+        float* row = out.at + out.cells[first + i] * out.step;
+        const bool changed = differs(out, scratch, row);
+        out.changed[first + i] = changed;
+        if (changed) memcpy(row, scratch, sizeof(float) * (size_t)out.channels);
+    }
+}
+
+}  // namespace
+}  // namespace flux

@@ -1,0 +1,79 @@
+// Vectors of FLUX_LANES floats in the compiler's own vector arithmetic, and the few functions it has no sign for.
+// Included by one variant a translation unit, each with its own flags: all of it has internal linkage, and none of the
+// standard library's templates is used, or the linker might keep another variant's copy.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define FLUX_INLINE inline __attribute__((always_inline))
+
+namespace flux {
+namespace {
+
+constexpr int kLanes = FLUX_LANES;
+typedef float V __attribute__((vector_size(FLUX_LANES * 4)));
+typedef int32_t I __attribute__((vector_size(FLUX_LANES * 4)));
+
+FLUX_INLINE V splat(float x) { return x - V{}; }  // x - 0 is x for every x, -0 and NaN too
+
+FLUX_INLINE V load(const float* p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+FLUX_INLINE void store(float* p, V v) { memcpy(p, &v, sizeof v); }
+
+// The first n lanes, 0 < n <= kLanes; the others read as 0 and are not written.
+FLUX_INLINE V load(const float* p, int n) {
+#if FLUX_LANES == 16 && defined(__AVX512F__)
+    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+    if (n == kLanes) return load(p);
+    V v = {};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+#endif
+}
+
+FLUX_INLINE void store(float* p, V v, int n) {
+#if FLUX_LANES == 16 && defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+    if (n == kLanes) return store(p, v);
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+
+// The second argument wins over a NaN in the first only if it is NaN itself: NaN in x stays.
+FLUX_INLINE V at_least(V x, V low) { return x < low ? low : x; }
+FLUX_INLINE V at_most(V x, V high) { return x > high ? high : x; }
+FLUX_INLINE V magnitude(V x) { return (V)((I)x & 0x7fffffff); }
+
+FLUX_INLINE float sum(V v) {
+    float total = 0;
+    for (int i = 0; i < kLanes; ++i) total += v[i];
+    return total;
+}
+
+FLUX_INLINE float largest(V v) {
+    float top = v[0];
+    for (int i = 1; i < kLanes; ++i) top = v[i] > top ? v[i] : top;
+    return top;
+}
+
+FLUX_INLINE bool any(I mask) {
+#if FLUX_LANES == 8 && defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+    int32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= mask[i];
+    return bits != 0;
+#endif
+}
+
+}  // namespace
+}  // namespace flux

@@ -1,0 +1,105 @@
+"""What the kernel tests share: the extension or a skip, maps of small integers, lists of rows, and one comparison.
+
+Products and sums of small integers are exact in float32, whatever their order: linear kernels must then agree exactly.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+cpu: Any = pytest.importorskip(
+    "fluxcompile.kernels.cpu",
+    reason="the CPU extension is not built, and building it needs cmake, c++ and nanobind",
+    exc_type=ImportError,
+)
+
+from fluxcompile.kernels import _cpu  # noqa: E402
+
+Array = np.ndarray[Any, Any]
+
+VARIANTS = [
+    pytest.param(
+        name,
+        marks=() if name in cpu.variants() else pytest.mark.skip(reason=f"this processor lacks what {name} needs"),
+    )
+    for name in _cpu.built()
+]
+
+# Rounding against values of about 1: sums in another order, polynomials for exp and erf.
+TOLERANCE = {"float32": 4e-6}
+
+
+def assert_matches(got: Array, want: Array) -> None:
+    """The largest error is within the tolerance, relative to the largest value if that is above 1; NaN equals NaN."""
+    assert got.shape == want.shape
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    scale = max(1.0, float(np.nanmax(np.abs(want), initial=0)))
+    np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE["float32"] * scale)
+
+
+def integers(seed: int, *shape: int, most: int = 3) -> Array:
+    return np.random.default_rng([seed, *shape]).integers(-most, most + 1, shape).astype(np.float32)
+
+
+def reals(seed: int, *shape: int) -> Array:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32)
+
+
+def rows_of(out: Array, cells: Array) -> Array:
+    """The rows of a map (height, width, channels) that a list names."""
+    return out[cells // out.shape[1], cells % out.shape[1]]
+
+
+def merged(cache: Array, cells: Array, fresh: Array) -> Array:
+    """The cache with the named rows from `fresh`: what a kernel must leave behind."""
+    want = cache.copy()
+    want[cells // want.shape[1], cells % want.shape[1]] = rows_of(fresh, cells)
+    return want
+
+
+def slice_of(values: Array, before: int, after: int) -> tuple[Array, Array]:
+    """The same map as channels of a wider one, and that wider one: NaN around it must neither be read nor written."""
+    wide = np.full((*values.shape[:2], before + values.shape[2] + after), np.nan, np.float32)
+    view = wide[:, :, before : before + values.shape[2]]
+    view[:] = values
+    return view, wide
+
+
+@dataclass
+class Margins:
+    """Channels before and after a map in its wider map."""
+
+    before: int
+    after: int
+
+
+def margins() -> st.SearchStrategy[Margins]:
+    return st.builds(Margins, *[st.sampled_from((0, 0, 1, 5))] * 2)
+
+
+@st.composite
+def cell_lists(draw: st.DrawFn, rows: int) -> Array:
+    """None, one, all, a run, a scatter in order, or a shuffle with doubles."""
+    kind = draw(st.sampled_from(("none", "one", "all", "run", "scatter", "shuffle")))
+    random = np.random.default_rng(draw(st.integers(0, 1 << 16)))
+    first = int(random.integers(rows))
+    cells = {
+        "none": np.empty(0),
+        "one": np.array([first]),
+        "all": np.arange(rows),
+        "run": np.arange(first, int(random.integers(first, rows)) + 1),
+        "scatter": np.flatnonzero(random.random(rows) < 0.4),
+        "shuffle": random.integers(0, rows, rows),
+    }[kind]
+    return cells.astype(np.int32)
+
+
+def some_cells(rows: int) -> Iterator[Array]:
+    """The lists of `cell_lists` that matter, for tests that draw nothing."""
+    yield np.empty(0, np.int32)
+    yield np.arange(rows, dtype=np.int32)
+    yield np.arange(1, rows, 3, dtype=np.int32)

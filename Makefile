@@ -6,8 +6,10 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# cmake and ninja may come from the environment alone
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +36,10 @@ lint: $(READY)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(READY)  ## kernels against torch on the layers of a detector, by activity
+	$(BIN)/python -m fluxcompile.kernels.build
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py
 
 format: $(READY)  ## ruff's formatter and safe fixes
 	$(BIN)/ruff check --fix .

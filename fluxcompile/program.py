@@ -87,7 +87,9 @@ class Program(msgspec.Struct, omit_defaults=True):
         path = Path(path)
         plain = msgspec.structs.replace(self, constants={})
         body = msgspec.json.encode(plain)
-        tensors = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in self.constants.items()})
+        tensors = safetensors.numpy.save(
+            {k: np.ascontiguousarray(v).reshape(v.shape) for k, v in self.constants.items()}
+        )
         manifest = {
             "format": FORMAT,
             "program.json": hashlib.sha256(body).hexdigest(),

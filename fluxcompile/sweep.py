@@ -61,7 +61,10 @@ def sweep(
     for name in names:
         row = known.get(name)
         if row is None:
-            row = measure(name)
+            try:
+                row = measure(name)
+            except Exception as e:  # one model must not end the sweep of the others; the row says what broke
+                row = Row(name, False, f"{type(e).__name__}: {e}".split("\n")[0])
             if resume:
                 with resume.open("a") as f:
                     f.write(json.dumps(asdict(row)) + "\n")

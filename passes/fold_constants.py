@@ -6,7 +6,8 @@
  ->
     %y = aten.add(%x, @b)
 
-Position tables, anchors and window masks are such. Raises CaptureError for random numbers, which no cache could hold.
+Position tables, anchors and window masks are such; so is what reads only the shape of a value. Raises CaptureError for
+random numbers, which no cache could hold.
 """
 
 from typing import Any
@@ -15,7 +16,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.errors import CaptureError
-from fluxcompile.ir import argument, constant, constant_value, schema_arguments
+from fluxcompile.ir import argument, constant, constant_value, op_name, schema_arguments
+
+SHAPE_ONLY = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
 
 
 def fold_constants(module: GraphModule) -> int:
@@ -24,9 +27,9 @@ def fold_constants(module: GraphModule) -> int:
     for node in module.graph.nodes:
         if node.op == "get_attr":
             values[node] = constant_value(module, node)
-        elif node.op == "call_function" and all(n in values for n in node.all_input_nodes):
+        elif node.op == "call_function" and (_ignores_data(node) or all(n in values for n in node.all_input_nodes)):
             _require_repeatable(node)
-            args, kwargs = (torch.fx.map_arg(a, lambda n: values[n]) for a in (node.args, node.kwargs))
+            args, kwargs = (torch.fx.map_arg(a, lambda n: _value(n, values)) for a in (node.args, node.kwargs))
             with torch.no_grad():
                 values[node] = node.target(*args, **kwargs)
     count = 0
@@ -41,6 +44,18 @@ def fold_constants(module: GraphModule) -> int:
             count += 1
     module.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output"))
     return count
+
+
+def _ignores_data(node: Node) -> bool:
+    """Reads only the shape and type of its operand."""
+    return op_name(node.target).removeprefix("aten.") in SHAPE_ONLY
+
+
+def _value(node: Node, values: dict[Node, Any]) -> Any:
+    if node in values:
+        return values[node]
+    fake = node.meta["val"]
+    return torch.empty(fake.shape, dtype=fake.dtype)
 
 
 def _require_repeatable(node: Node) -> None:

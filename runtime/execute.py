@@ -55,7 +55,8 @@ def resolve(op: Op) -> Callable[..., Any]:
 
 def constants(program: Program) -> dict[str, Tensor]:
     """The program's constants as tensors."""
-    return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in program.constants.items()}
+    # ascontiguousarray gives a scalar a dimension; reshape takes it back
+    return {k: torch.from_numpy(np.ascontiguousarray(v).reshape(v.shape)) for k, v in program.constants.items()}
 
 
 class Executor:

@@ -1,14 +1,11 @@
-"""An exact stream equals dense inference on every frame: any net, any clip, any motion, whichever passes are left out."""
+"""An exact stream equals dense inference on every frame: any net, clip and motion, whichever passes are left out."""
 
-from typing import Any
-
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fluxcompile import Net, fluxcompile, pass_names
+from fluxcompile import Net, fluxcompile
 from tests.helpers import assert_matches
 from tests.nets import clips, nets
 

@@ -7,8 +7,12 @@ Left out on purpose: training mode, models that keep state of their own, shapes 
 """
 
 import copy
+import io
+import logging
 import operator
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,14 +41,26 @@ def capture(source: Source, example: Any = None) -> GraphModule:
 
     `example`: the tensors the model is called with (a tensor, a tuple, or for files nothing). Raises CaptureError.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         program = _exported(source, example)
         if not _is_plain(program):
             program = program.run_decompositions({})
     module = _unlifted(program)
     _require_static(module)
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch.export's own warnings and printed graphs: what matters of them is in our error."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _exported(source: Source, example: Any) -> ExportedProgram:

@@ -85,6 +85,12 @@ def collect(mask: Tensor, layout: str) -> Tensor:
     return out.bool()
 
 
+def split_letters(letters: str) -> tuple[list[str], str]:
+    """The words of "bcyx _ -> bcyx": one per operand, and the output's; "_" stands for no dimension at all."""
+    *words, _, out = ("" if word == "_" else word for word in letters.split())
+    return words, out
+
+
 def _fold(x: Tensor, letters: str, out_letters: str) -> Tensor:
     """`x` with any() over the letters the output lacks, transposed and widened to the output's dimensions."""
     drop = [i for i, c in enumerate(letters) if c not in out_letters]
@@ -148,9 +154,9 @@ def miss_join(misses: Sequence[Tensor], letters: str, layouts: Sequence[str], ou
     """Misses of a value whose every element depends on its operands where their letters say.
 
     `letters` reads like an einsum: one word per operand, one letter per dimension; what the output lacks is mixed
-    (any element of it changes all), "1" broadcasts.
+    (any element of it changes all), "1" broadcasts, "_" stands for a value without dimensions.
     """
-    *words, _, out_word = letters.split()
+    words, out_word = split_letters(letters)
     mask = torch.zeros((), dtype=torch.bool, device=misses[0].device)
     for miss, word, layout in zip(misses, words, layouts, strict=True):
         mask = mask | _fold(spread(miss, layout), word, out_word)
@@ -752,7 +758,7 @@ def apart_join(
     """
     if not out.any() and not any(s.any() for s in shifts):
         return out.new_zeros(out.shape[1], dtype=torch.bool)
-    *words, _, out_word = letters.split()
+    words, out_word = split_letters(letters)
     mask = torch.zeros((), dtype=torch.bool, device=out.device)
     own = spread(_pixels(out, out_scale), out_layout)
     for i, (shift, word, layout) in enumerate(zip(shifts, words, layouts, strict=True)):

@@ -5,7 +5,7 @@ from its domain: `independent` letters are those no argument of the op speaks ab
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,7 +13,18 @@ import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.geometry import is_placed
-from fluxcompile.ir import add_input, call, constant, constant_value, fake_mode, inputs, is_constant, op_name, shape
+from fluxcompile.ir import (
+    add_input,
+    call,
+    calls,
+    constant,
+    constant_value,
+    fake_mode,
+    inputs,
+    is_constant,
+    op_name,
+    shape,
+)
 from fluxcompile.ops import flux
 from fluxcompile.passes.flow import Anything, Domain, Held, Join, Remap, Same, WindowFlow, domain, has_domain, layout
 
@@ -80,7 +91,9 @@ def tile_list(module: GraphModule, node: Node, tile: Sequence[int]) -> Node:
 
 def row_list(module: GraphModule, node: Node, dim: int, mask: Node | None = None) -> Node:
     """The indices of one dimension of a value that miss; made right after the mask, once per layout and dimension."""
-    mask, text = mask or node.meta["miss"], str(layout(node))
+    mask, at = mask or node.meta["miss"], layout(node)
+    # Without the sizes of its other dimensions, so that every value of these rows shares one list.
+    text = str(dataclasses.replace(at, dims=tuple(d if is_placed(d) else () for d in at.dims)))
     readers: list[Node] = list(mask.users)
     for user in readers:
         if user.target is flux.rows.default and user.args[2:] == (text, dim):
@@ -150,6 +163,11 @@ def row_dim(node: Node) -> int | None:
     return best
 
 
+def uncut(module: GraphModule, targets: Iterable[Any]) -> list[Node]:
+    """The nodes calling any of `targets` that have not been cut into pieces yet."""
+    return [n for n in calls(module, targets) if has_domain(n)]
+
+
 def joins(module: GraphModule, names: Collection[str]) -> list[Node]:
     """The nodes calling any of these ATen ops whose dependence is element-wise."""
     return [
@@ -181,18 +199,18 @@ def _block_tiles(module: GraphModule, node: Node) -> None:
     y, x = (flow.out[d] for d in dims)
     tiles = tile_list(module, node, tile)
     with module.graph.inserting_before(node):
-        pieces: dict[Node, Node] = {}
+        pieces: list[tuple[Node, Node]] = []
         for operand, word in (*flow.operands, *flow.constants):
             if y in word and x in word:
                 source, skip = operand, 0
                 if word[0] not in (flow.out[0], flow.out[0].upper()):
-                    value = constant_value(module, operand)
-                    source, skip = constant(module, value[None], f"{operand.target}_1"), 1
+                    value, skip = constant_value(module, operand), len(flow.out) - len(word)
+                    source = constant(module, value.reshape((1,) * skip + tuple(value.shape)), f"{operand.target}_1")
                 at = [word.index(y) + skip, word.index(x) + skip]
                 wide = [shape(source)[d] > 1 for d in at]
                 step = [t if w else 0 for t, w in zip(tile, wide, strict=True)]
                 extent = [t if w else 1 for t, w in zip(tile, wide, strict=True)]
-                pieces[operand] = gather_tiles(module, node, source, tiles, at, step, [0, 0], extent)
+                pieces.append((operand, gather_tiles(module, node, source, tiles, at, step, [0, 0], extent)))
         packed = call_on(module, node, pieces, tiles)
     finish_tiles(module, node, packed, tiles, list(dims), tile)
 
@@ -218,11 +236,18 @@ def gather_tiles(
         return call(module, flux.halo_gather.default, *args)
 
 
-def call_on(module: GraphModule, node: Node, pieces: dict[Node, Node], listed: Node) -> Node:
-    """The same op on pieces of its operands, taken by the list `listed`."""
+def call_on(module: GraphModule, node: Node, pieces: Sequence[tuple[Node, Node]], listed: Node) -> Node:
+    """The same op on pieces of its operands, taken by the list `listed`.
+
+    pieces: each operand with its piece, in the order of the arguments: a value may be there twice, cut in two ways.
+    """
+    queues: dict[Node, list[Node]] = {}
+    for operand, part in pieces:
+        queues.setdefault(operand, []).append(part)
 
     def piece(n: Node) -> Node:
-        return pieces.get(n, n)
+        queue = queues.get(n, [n])
+        return queue.pop(0) if len(queue) > 1 else queue[0]
 
     args, kwargs = torch.fx.map_arg(node.args, piece), torch.fx.map_arg(node.kwargs, piece)
     packed = call(module, node.target, *args, path=node.meta.get("path", ""), **kwargs)
@@ -257,11 +282,10 @@ def _block_rows(module: GraphModule, node: Node) -> None:
     letter = flow.out[dim]
     rows = row_list(module, node, dim)
     with module.graph.inserting_before(node):
-        pieces = {
-            n: call(module, aten.index_select.default, n, w.index(letter), rows)
+        pieces = [
+            (n, call(module, aten.index_select.default, n, w.index(letter), rows) if letter in w else n)
             for n, w in (*flow.operands, *flow.constants)
-            if letter in w
-        }
+        ]
         packed = call_on(module, node, pieces, rows)
     become(module, node, flux.row_scatter.default, packed, cache_of(module, node), rows, dim)
 

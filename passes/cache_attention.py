@@ -25,7 +25,7 @@ from torch.fx import GraphModule, Node
 
 from fluxcompile.errors import OptionError
 from fluxcompile.geometry import is_placed
-from fluxcompile.ir import add_input, argument, call, calls, shape
+from fluxcompile.ir import add_input, argument, call, shape
 from fluxcompile.ops import flux
 from fluxcompile.passes.blocking import (
     become,
@@ -37,6 +37,7 @@ from fluxcompile.passes.blocking import (
     row_dim,
     row_list,
     setting,
+    uncut,
 )
 from fluxcompile.passes.flow import Join, domain, layout
 
@@ -48,7 +49,7 @@ def cache_attention(module: GraphModule, attention: str = "exact") -> int:
     if attention not in SETTINGS:
         raise OptionError(f"attention is {attention!r}; use one of {', '.join(SETTINGS)}")
     count = 0
-    for node in calls(module, (aten.scaled_dot_product_attention.default,)):
+    for node in uncut(module, (aten.scaled_dot_product_attention.default,)):
         if join_form(node) != "rows":
             continue
         if attention == "incremental" and _is_global(node):
@@ -96,7 +97,8 @@ def _correct(module: GraphModule, node: Node) -> None:
     with module.graph.inserting_before(node):
         anew = setting(module, "fresh")
         if "shift" in node.meta:  # sums over keys that moved cannot be corrected
-            anew = call(module, aten.logical_or.default, anew, call(module, aten.any.default, k.meta["shift"]))
+            for shift in dict.fromkeys(n.meta["shift"] for n in (q, k, v)):
+                anew = call(module, aten.logical_or.default, anew, call(module, aten.any.default, shift))
         path = node.meta.get("path", "")
         sums = call(module, flux.correct_attention.default, q, k, v, *state, *lists, anew, scale, path=path)
         charge(node, sums, *lists)

@@ -8,8 +8,8 @@
     %y = flux.tile_scatter(%c, %cache_y, %tiles, dims=[2, 3], size=[4, 4])
 
 The halo holds what padding held. A transposed convolution reads the inputs its tile is made of and cuts the tile out
-of what they give. A 1x1 convolution of tokens takes rows. Left alone: values that are opaque or have no place, and
-weights that are computed.
+of what they give. A 1x1 convolution of tokens becomes a linear layer of rows. Left alone: values that are opaque or
+have no place, weights that are computed, grouped convolutions of tokens.
 """
 
 import math
@@ -17,21 +17,34 @@ import math
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, operand, shape
-from fluxcompile.passes.blocking import block_join, charge, finish_tiles, gather_tiles, tile_list, tile_of
+from fluxcompile.ir import argument, call, constant, constant_value, operand, shape
+from fluxcompile.ops import flux
+from fluxcompile.passes.blocking import (
+    become,
+    cache_of,
+    charge,
+    finish_tiles,
+    gather_tiles,
+    row_dim,
+    row_list,
+    tile_list,
+    tile_of,
+    uncut,
+)
 from fluxcompile.passes.flow import Join, WindowFlow, domain
 from fluxcompile.passes.rules import pair
 from fluxcompile.passes.rules_window import conv_padding
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
+CELLS = (aten.conv1d.default, aten.conv1d.padding)
 
 
 def cache_convolution(module: GraphModule) -> int:
     count = 0
-    for node in calls(module, (*CONVOLUTIONS, aten.conv_transpose2d.input)):
+    for node in uncut(module, (*CONVOLUTIONS, *CELLS, aten.conv_transpose2d.input)):
         if isinstance(domain(node).flow, Join):
-            count += block_join(module, node)
+            count += _block_cells(module, node)
         if not isinstance(domain(node).flow, WindowFlow) or len(shape(node)) != 4:
             continue
         if node.target in CONVOLUTIONS:
@@ -40,6 +53,28 @@ def cache_convolution(module: GraphModule) -> int:
             _block_transposed(module, node)
         count += 1
     return count
+
+
+def _block_cells(module: GraphModule, node: Node) -> bool:
+    """A 1x1 convolution of tokens, as a linear layer of the rows that miss."""
+    flow, dim = domain(node).flow, row_dim(node)
+    assert isinstance(flow, Join)
+    if dim is None or argument(node, "groups") != 1:
+        return False
+    weight, rank = operand(node, 1), len(shape(node))
+    channel = rank - len(shape(weight)) + 1
+    last = [d for d in range(rank) if d != channel] + [channel]
+    rows = row_list(module, node, dim)
+    flat = constant(module, constant_value(module, weight).flatten(1).contiguous(), f"{weight.target}.flat")
+    with module.graph.inserting_before(node):
+        cells = call(module, aten.index_select.default, operand(node), dim, rows)
+        cells = call(module, aten.permute.default, cells, last)
+        path = node.meta.get("path", "")
+        cells = call(module, aten.linear.default, cells, flat, argument(node, "bias"), path=path)
+        charge(node, cells, rows)
+        packed = call(module, aten.permute.default, cells, [last.index(d) for d in range(rank)])
+    become(module, node, flux.row_scatter.default, packed, cache_of(module, node), rows, dim)
+    return True
 
 
 def _block(module: GraphModule, node: Node) -> None:

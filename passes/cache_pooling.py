@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, operand, shape
-from fluxcompile.passes.blocking import finish_tiles, gather_tiles, tile_list, tile_of
+from fluxcompile.ir import argument, call, operand, shape
+from fluxcompile.passes.blocking import finish_tiles, gather_tiles, tile_list, tile_of, uncut
 from fluxcompile.passes.cache_resize import resample
 from fluxcompile.passes.flow import WindowFlow, domain
 from fluxcompile.passes.rules_window import adaptive_matrix, pool_arguments
@@ -28,7 +28,7 @@ AVERAGES = (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten._ada
 
 def cache_pooling(module: GraphModule) -> int:
     count = 0
-    for node in calls(module, (aten.max_pool2d.default, *AVERAGES)):
+    for node in uncut(module, (aten.max_pool2d.default, *AVERAGES)):
         if not isinstance(domain(node).flow, WindowFlow) or len(shape(node)) != 4:
             continue
         if node.target is aten.max_pool2d.default:

@@ -7,8 +7,8 @@
     %p = aten.linear(%g, @w, @b)
     %y = flux.row_scatter(%p, %cache_y, %rows, dim=1)
 
-Linear layers, matrix products and einsums whose output keeps places, 1x1 convolutions of tokens, and sums or means
-along channels. A product of queries and keys keeps the places of the queries. Left alone: what mixes every place.
+Linear layers, matrix products and einsums whose output keeps places, and sums or means along channels. A product of
+queries and keys keeps the places of the queries. Left alone: what mixes every place.
 """
 
 from torch.fx import GraphModule
@@ -17,7 +17,7 @@ from fluxcompile.passes.blocking import block_join, joins
 from fluxcompile.passes.rules_join import JOINS, add_product, einsum, linear, matmul, reduce
 
 RULES = (linear, matmul, add_product, einsum, reduce)
-PRODUCTS = {name for name, rule in JOINS.items() if rule in RULES} | {"conv1d"}
+PRODUCTS = {name for name, rule in JOINS.items() if rule in RULES}
 
 
 def cache_projection(module: GraphModule) -> int:

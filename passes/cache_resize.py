@@ -18,9 +18,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from fluxcompile.geometry import matrix_window
-from fluxcompile.ir import call, calls, constant, operand, shape
+from fluxcompile.ir import call, constant, operand, shape
 from fluxcompile.ops import flux
-from fluxcompile.passes.blocking import finish_tiles, gather_tiles, tile_list, tile_of
+from fluxcompile.passes.blocking import finish_tiles, gather_tiles, tile_list, tile_of, uncut
 from fluxcompile.passes.flow import WindowFlow, domain
 from fluxcompile.passes.rules_window import RESIZES, resize_matrix
 
@@ -30,7 +30,7 @@ aten = torch.ops.aten
 def cache_resize(module: GraphModule) -> int:
     targets = [getattr(getattr(aten, name), o) for name in RESIZES for o in getattr(aten, name).overloads()]
     count = 0
-    for node in calls(module, targets):
+    for node in uncut(module, targets):
         if not isinstance(domain(node).flow, WindowFlow):
             continue
         source = operand(node)

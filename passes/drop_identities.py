@@ -31,12 +31,13 @@ def drop_identities(module: GraphModule) -> int:
         if op_name(node.target).removeprefix("aten.") == "_assert_tensor_metadata":
             module.graph.erase_node(node)
             count += 1
-        elif node.target in (aten.view.default, aten._unsafe_view.default):
+            continue
+        if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
             node.args = (node.args[0], list(node.meta["val"].shape))
             node.kwargs = {}
             count += 1
-        elif _is_identity(node):
+        if _is_identity(node):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
             count += 1

@@ -9,7 +9,7 @@
 
 A scale always folds. A shift folds too where the convolution pads nothing (or is nothing); padding puts zeros beside
 shifted values, so there the shift stays, as one subtraction. Left alone: values with a second user, factors that are
-not constant per channel, grouped convolutions, weights that are computed.
+not constant per channel, a channel scaled to nothing beside padding, grouped convolutions, weights that are computed.
 """
 
 import torch
@@ -30,11 +30,13 @@ def fold_normalisation(module: GraphModule) -> int:
         bias = argument(conv, "bias")
         if not isinstance(source, Node) or not is_constant(weight) or (bias is not None and not is_constant(bias)):
             continue
-        if argument(conv, "groups") != 1 or source.target not in AFFINE:
+        if argument(conv, "groups") != 1 or source.target not in AFFINE or len(shape(conv)) != 4:
             continue
         assert isinstance(weight, Node)
         start, scale, shift, steps = _chain(module, source, conv)
         padded = any(p for ends in conv_padding(conv) for p in ends)
+        if padded and bool((scale == 0).any()):
+            continue
         if not steps or (padded and steps == 1 and bool((scale == 1).all())):
             continue
         _rewrite(module, conv, start, scale, shift, keep_shift=padded and bool((shift != 0).any()))

@@ -43,6 +43,8 @@ def hold_globals(module: GraphModule) -> int:
 
 def _worth_holding(node: Node) -> bool:
     found = domain(node)
+    if node.target is flux.hold.default or any(u.target is flux.hold.default for u in node.users):
+        return False
     if not found.layout.is_global or found.parts or found.opaque or not node.meta["val"].is_floating_point():
         return False
     return any(has_domain(u) and not layout(u).is_global for u in node.users)

@@ -16,24 +16,37 @@ The net sees the reference image: the pixels its caches were computed from. Miss
 Values of the same rows that miss together share one mask. Left alone: constants.
 """
 
+from dataclasses import replace
+
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.geometry import Layout
+from fluxcompile.geometry import Layout, is_placed
 from fluxcompile.ir import call, constant, inputs
 from fluxcompile.ops import flux
 from fluxcompile.passes.blocking import cache_of, changed_of, renamed, setting
 from fluxcompile.passes.flow import Anything, Flow, Held, Join, Remap, Same, WindowFlow, domain, has_domain, layout
-from fluxcompile.passes.moving_apart import Once, is_cellwise, keeps_rows, moved_apart, scale_of, window_table
+from fluxcompile.passes.moving_apart import (
+    Once,
+    is_cellwise,
+    join_letters,
+    keeps_rows,
+    moved_apart,
+    scale_of,
+    window_table,
+)
 
 aten = torch.ops.aten
 
 
-def insert_misses(module: GraphModule) -> int:
-    """Returns the number of masks."""
+def insert_misses(module: GraphModule, attention: str = "exact") -> int:
+    """Returns the number of masks. With `attention` "active" a query of global attention misses only by itself."""
     fresh, threshold = setting(module, "fresh"), setting(module, "threshold")
     made: dict[tuple[object, ...], Node] = {}
     nodes = [n for n in module.graph.nodes if has_domain(n)]
+    if attention == "active":
+        for node in nodes:
+            _see_own_queries(node)
     for frame in inputs(module):
         with module.graph.inserting_before(_first_call(module)):
             _insert_input(module, frame, fresh, threshold)
@@ -49,6 +62,15 @@ def insert_misses(module: GraphModule) -> int:
             elif node.meta.get("gated"):
                 _see_through(module, node, setting(module, "gate"))
     return len(made)
+
+
+def _see_own_queries(node: Node) -> None:
+    flow = node.meta["domain"].flow
+    if node.target is not aten.scaled_dot_product_attention.default or not isinstance(flow, Join):
+        return
+    (query, word), *others = flow.operands
+    if not any(is_placed(d) for n, _ in others for d in layout(n).dims[:-2]):
+        node.meta["domain"] = replace(domain(node), flow=replace(flow, operands=((query, word),)))
 
 
 def _see_through(module: GraphModule, node: Node, gate: Node) -> None:
@@ -147,7 +169,7 @@ def _flowed(module: GraphModule, flow: Flow, at: Layout, once: Once) -> Node:
             if all(keeps_rows(word, out, was, at) for _, word, was in pairs) and len({m for m, _, _ in pairs}) == 1:
                 return pairs[0][0]
             unique = list(dict.fromkeys((m, w, str(was)) for m, w, was in pairs))
-            letters = " ".join([w for _, w, _ in unique] + ["->", out])
+            letters = join_letters([w for _, w, _ in unique], out)
             return once(flux.miss_join.default, [m for m, _, _ in unique], letters, [t for _, _, t in unique], str(at))
 
 

@@ -18,6 +18,11 @@ Once = Callable[..., Node]
 """Makes a call, or gives the node that already makes it."""
 
 
+def join_letters(words: list[str], out: str) -> str:
+    """The `letters` of a join as its ops take them."""
+    return " ".join([w or "_" for w in (*words, "->", out)])
+
+
 def is_cellwise(flow: WindowFlow) -> bool:
     """A window that reads only its own cell."""
     return all(w.reads == tuple((i,) for i in range(w.n_in)) for w in (flow.y, flow.x))
@@ -78,7 +83,7 @@ def moved_apart(module: GraphModule, node: Node, flow: Flow, at: Layout, once: O
                 if all(was.is_global or (s is own and keeps_rows(word, out, was, at)) for s, word, was in moving):
                     return None
                 return once(flux.apart_any.default, [s for s, _, _ in moving], at.rows)
-            letters = " ".join([_still_placed(w, out, was, at) for _, w, was in moving] + ["->", out])
+            letters = join_letters([_still_placed(w, out, was, at) for _, w, was in moving], out)
             scales = [s for _, _, was in moving for s in scale_of(was)]
             return once(
                 flux.apart_join.default,

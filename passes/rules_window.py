@@ -20,7 +20,7 @@ from fluxcompile.geometry import (
     strided_window,
     transposed_window,
 )
-from fluxcompile.ir import argument, op_name, operand, shape
+from fluxcompile.ir import argument, op_name, operand, schema_arguments, shape
 from fluxcompile.passes.flow import Domain, WindowFlow, has_domain, layout
 from fluxcompile.passes.rules import LETTERS, Rule, anything, joined, pair, row_major, with_other
 from fluxcompile.passes.rules_move import axis_of
@@ -150,6 +150,16 @@ RESIZES = ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_
            "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")  # fmt: skip
 
 
+def resize_scale(node: Node, axis: int) -> float | None:
+    """The factor a resize op was told for an axis (0: y, 1: x); None where it takes the ratio of the sizes."""
+    names = [a.name for a in schema_arguments(node)]
+    if "scale_factors" in names:
+        factors = argument(node, "scale_factors")
+        return float(factors[axis]) if factors else None
+    told = argument(node, ("scales_h", "scales_w")[axis]) if "scales_h" in names else None
+    return float(told) if told else None
+
+
 def resize_matrix(node: Node, axis: int) -> Any:
     """A resize op along one axis (0: y, 1: x) as a matrix (n_out, n_in), found by resizing unit vectors."""
     source = operand(node)
@@ -159,11 +169,7 @@ def resize_matrix(node: Node, axis: int) -> Any:
     size = [n_out, n_in] if axis == 0 else [n_in, n_out]
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
     name = op_name(node.target).removeprefix("aten.")
-    scale = None
-    if "scale_factors" in names and argument(node, "scale_factors"):
-        scale = argument(node, "scale_factors")[axis]
-    elif "scales_h" in names:
-        scale = argument(node, "scales_h" if axis == 0 else "scales_w")
+    scale = resize_scale(node, axis)
     scales = [scale, None] if axis == 0 else [None, scale]
     overload = getattr(aten, name).default
     args = [argument(node, "align_corners")] if "align_corners" in names else []
@@ -178,6 +184,10 @@ def resize(node: Node) -> Domain | None:
     for axis in range(2):
         n_in, n_out = shape(source)[2 + axis], shape(node)[2 + axis]
         window = matrix_window(resize_matrix(node, axis))
+        told = resize_scale(node, axis)
+        if told:  # the op steps by what it was told, which need not be the ratio of the sizes
+            ratio = 1 / Fraction(told).limit_denominator(1000)
+            window = replace(window, ratio=ratio, offset=(ratio - 1) / 2)
         if corners and n_out > 1 and n_in > 1:
             window = replace(window, ratio=Fraction(n_in - 1, n_out - 1), offset=Fraction(0))
         windows.append(window)
@@ -228,7 +238,7 @@ WINDOWS: dict[str, Rule] = {
     "conv2d": conv2d,
     "conv_transpose2d": conv_transpose2d,
     "conv1d": conv1d,
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"), pool),
+    **dict.fromkeys(("max_pool2d", "avg_pool2d"), pool),
     **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d", "_adaptive_avg_pool2d"), adaptive_pool),
     **dict.fromkeys(RESIZES, resize),
     "im2col": im2col,

@@ -261,9 +261,39 @@ def windows(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
     return Windows(Attention(c, 2, fused=one(draw, True, False), bias=bias), side, shift)
 
 
+def batches(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
+    """Parts of the map, or its channels, side by side as a batch."""
+
+    def quarters(x: Tensor, conv: nn.Module, _: nn.Module) -> Tensor:
+        parts = x.unflatten(3, (2, -1)).unflatten(2, (2, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        return conv(parts).unflatten(0, (1, 2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+    def each_channel(x: Tensor, _: nn.Module, conv: nn.Module) -> Tensor:
+        return F.interpolate(F.max_pool2d(conv(x.transpose(0, 1)), 3, 1, 1), scale_factor=0.5).transpose(0, 1)
+
+    function = one(draw, quarters, each_channel)
+    if h % 2 or w % 2 or min(h, w) < 6:
+        return None
+    return Do(function, nn.Conv2d(c, c, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1), name=function.__name__)
+
+
 STEPS: tuple[Step, ...] = (
-    conv, conv_transposed, pool, adaptive_pool, resize, shuffle, cut, pad, moved, branches, gates, norms, tokens, windows,
-)  # fmt: skip
+    conv,
+    conv_transposed,
+    pool,
+    adaptive_pool,
+    resize,
+    shuffle,
+    cut,
+    pad,
+    moved,
+    branches,
+    gates,
+    norms,
+    tokens,
+    windows,
+    batches,
+)
 
 
 class Net(nn.Module):
@@ -347,3 +377,71 @@ def clips(draw: Draw, shape: tuple[int, ...], most: int = 5) -> list[tuple[Tenso
         frames.append(frame)
         found.append((frame, motion))
     return found
+
+
+def column(x: Tensor) -> Tensor:
+    """A coordinate for each column of a map."""
+    return torch.arange(x.shape[3], dtype=x.dtype).expand(1, 1, x.shape[2], -1)
+
+
+def shrunk(x: Tensor) -> Tensor:
+    """Queries of a fine map against keys of a coarse one."""
+    fine = F.avg_pool2d(x, 4)
+    q, k = (m.flatten(2).mT[:, None] for m in (fine, F.avg_pool2d(fine, 4)))
+    return F.scaled_dot_product_attention(q, k, k)
+
+
+TRAPS: dict[str, Callable[..., Any]] = {
+    "reflected border": lambda x: F.pad(x, (2, 2, 2, 2), "reflect"),
+    "repeated border": lambda x: F.pad(x, (2, 2, 2, 2), "replicate"),
+    "circular border": lambda x: F.pad(x, (2, 2, 2, 2), "circular"),
+    "zero border": lambda x: F.pad(x, (4, 0, 4, 0)),
+    "flip": lambda x: x.flip(3) + x,
+    "roll": lambda x: x.roll(4, 3) * 2,
+    "roll and back": lambda x: x + x.roll(4, 3).sigmoid().roll(-4, 3),
+    "transposed": lambda x: x[..., :32] + x[..., :32].transpose(2, 3),
+    "coordinates": lambda x: torch.cat([x, column(x)], 1).sigmoid(),
+    "a table": lambda x: x + column(x)[0, 0],
+    "a table of channels": lambda x: x * torch.arange(1, 5).view(4, 1, 1),
+    "strips": lambda x: x * x.mean(2, keepdim=True) * x.mean(3, keepdim=True),
+    "a scalar": lambda x: x * x.mean() / x.amax(),
+    "best of each column": lambda x: x.argmax(2) * 1.0,
+    "places of the greatest": lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0,
+    "sums along a row": lambda x: x.cumsum(3) * 2,
+    "softmax along a row": lambda x: x.softmax(3) * 2,
+    "uneven pooling": lambda x: F.adaptive_avg_pool2d(x, (7, 9)),
+    "uneven resize": lambda x: F.interpolate(F.avg_pool2d(x, 4), scale_factor=1.3, mode="bilinear"),
+    "aligned corners": lambda x: F.interpolate(x, size=(40, 30), mode="bilinear", align_corners=True),
+    "every third": lambda x: x[:, :, 1::3, ::3].sigmoid(),
+    "two scales": lambda x: x + F.interpolate(F.max_pool2d(x, 4), scale_factor=4),
+    "shifted by a stride": lambda x: F.max_pool2d(x, 2)[..., 1:] + F.max_pool2d(x, 2)[..., :-1],
+    "halves laid over": lambda x: x[..., :24] * x[..., 24:],
+    "pixel shuffle": lambda x: F.max_pool2d(F.pixel_shuffle(x, 2), 3),
+    "pixel unshuffle": lambda x: F.max_pool2d(F.pixel_unshuffle(x, 4), 2),
+    "patches": lambda x: F.unfold(x, 4, stride=4).softmax(1),
+    "sliding": lambda x: x.unfold(3, 5, 1).amax(-1),
+    "a smaller map of keys": shrunk,
+    "tokens of two maps": lambda x: torch.cat([x.flatten(2), F.max_pool2d(x, 4).flatten(2)], 2).sigmoid(),
+    "a product of one value": lambda x: torch.einsum("bnc,bmc->bnm", *[F.avg_pool2d(x, 4).flatten(2).mT] * 2),
+    "an outer product of strips": lambda x: x.mean(3)[..., None] * x.mean(2)[:, :, None],
+    "pairs of tokens": lambda x: F.max_pool2d(x, 4).flatten(2)[..., None] - F.max_pool2d(x, 4).flatten(2)[..., None, :],
+}
+"""Where a moved or partly fresh cache is easily wrong."""
+
+PANS = ((0, 4), (4, 0), (-8, 16), (0, 3), (0, 11), (16, -16))
+
+
+def pans(shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor | None]]:
+    """A clip that pans as it says, with a change of its own now and then, and stands still at the end."""
+    random = torch.Generator().manual_seed(0)
+    frame = torch.rand(shape, generator=random, dtype=torch.float64)
+    found: list[tuple[Tensor, Tensor | None]] = [(frame, None)]
+    for i, vector in enumerate(PANS):
+        frame = frame.roll([-v for v in vector], (2, 3)).clone()
+        if i % 2:
+            frame[..., 5:8, 20:22] += 0.5
+        motion = torch.tensor(vector, dtype=torch.int32)[:, None, None]
+        found.append((frame, motion.expand(2, -(-shape[2] // 16), -(-shape[3] // 16)).clone()))
+    patch = frame.clone()
+    patch[..., 9, 9] += 1
+    return [*found, (patch, None), (patch.clone(), None)]

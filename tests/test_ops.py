@@ -400,11 +400,11 @@ def test_apart_join_by_hand() -> None:
 
 
 def test_apart_remap_and_any_by_hand() -> None:
-    shift, rows = torch.tensor([[0, 2, 0], [0, 0, 0]], dtype=torch.int32), torch.tensor([-1, 0, 1, 2])
-    out = torch.zeros(2, 4, dtype=torch.int32)
-    scales = [1.0, 1.0], [1.0, 1.0]
-    assert op["apart_remap"](shift, out, rows, *scales).tolist() == [False, False, True, False]
-    out[0, :3] = torch.tensor([2, 0, 2])
-    assert op["apart_remap"](shift, out, rows, *scales).tolist() == [True, False, False, False]
+    rows, still, moved = torch.tensor([-1, 0, 1, 2]), torch.arange(3), torch.tensor([0, 2, 2])
+    assert op["apart_remap"](still, torch.arange(4), rows).tolist() == [False] * 4
+    assert op["apart_remap"](moved, torch.arange(4), rows).tolist() == [False, False, True, False]
+    assert op["apart_remap"](moved, torch.tensor([0, 1, 3, 3]), rows).tolist() == [False] * 4
+    assert op["apart_remap"](still, torch.tensor([1, 1, 2, 3]), rows).tolist() == [True, False, False, False]
+    shift, out = torch.zeros(2, 3, dtype=torch.int32), torch.ones(2, 4, dtype=torch.int32)
     assert op["apart_any"]([shift * 0, out], 2).tolist() == [True, True]
     assert op["apart_any"]([shift * 0, out * 0], 2).tolist() == [False, False]

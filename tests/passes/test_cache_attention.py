@@ -1,5 +1,4 @@
 """Attention by windows and by queries, in its three settings."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
 """Convolutions of every kind in tiles: any kernel, stride, dilation, padding, groups, transposed."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

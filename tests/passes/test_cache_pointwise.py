@@ -1,5 +1,4 @@
 """Element-wise ops and norms along channels, in tiles and rows."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
 """Pooling in tiles: max, average, ceil mode, padding counted or not, adaptive."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
 """Resizes in tiles: nearest, linear, cubic, any factor, corners aligned or not, antialiased."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 from typing import Any

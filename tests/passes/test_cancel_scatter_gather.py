@@ -1,5 +1,4 @@
 """A value that is scattered and gathered again over the same tiles never needs its map."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
 """Attention that was written out gets its name; what is no attention does not."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
 """A value without a place is kept until it changes, so that what it scales need not be computed again."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

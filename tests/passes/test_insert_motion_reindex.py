@@ -1,5 +1,4 @@
 """Caches move with the scene, once per grid."""
-# ruff: noqa: E501 - golden text is as long as it is
 
 from collections.abc import Callable
 

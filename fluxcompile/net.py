@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluxcompile.errors import ProgramError
 from fluxcompile.options import Policy
 from fluxcompile.program import Layer, Program, load_program
 
@@ -63,15 +64,12 @@ class Net:
 
     def stream(self, policy: Policy | None = None) -> "Stream":
         """The state of one camera; `stream(frame)` gives the model's outputs. Exact unless a policy says otherwise."""
-        from fluxcompile.runtime.stream import Stream
-
-        return Stream(self.program, policy or Policy(**self.program.policy))
+        stream: Stream = _runtime().Stream(self.program, policy or Policy(**self.program.policy))
+        return stream
 
     def dense(self, *frames: Any) -> Any:
         """Plain dense inference: the outputs an exact stream must equal."""
-        from fluxcompile.runtime.stream import Dense
-
-        self._dense = self._dense or Dense(self.program)
+        self._dense = self._dense or _runtime().Dense(self.program)
         return self._dense(*frames)
 
     def explain(self) -> Explanation:
@@ -83,6 +81,19 @@ class Net:
 
     def save(self, path: str | Path) -> None:
         self.program.save(path)
+
+
+def _runtime() -> Any:
+    """The module that runs programs; a device without torch can read them only."""
+    try:
+        from fluxcompile.runtime import stream
+    except ModuleNotFoundError as e:
+        if e.name != "torch":
+            raise
+        raise ProgramError(
+            "the reference executor needs torch and this machine has none; pip install fluxcompile[compile]"
+        ) from e
+    return stream
 
 
 def load(path: str | Path) -> Net:

@@ -1,6 +1,7 @@
 """Defaults and flags: the only place that reads the environment and the only home of default values."""
 
 import logging
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,8 +53,9 @@ class Policy:
     def __post_init__(self) -> None:
         if self.exact and (self.threshold or self.radius is not None or self.gate):
             raise OptionError("Policy: exact=True leaves no room for threshold, radius or gate; pass exact=False")
-        if self.threshold < 0 or self.gate < 0 or (self.radius is not None and self.radius < 0):
-            raise OptionError(f"Policy: threshold, radius and gate must not be negative, got {self}")
+        knobs = (self.threshold, self.gate, self.radius or 0)
+        if not all(math.isfinite(k) and k >= 0 for k in knobs):
+            raise OptionError(f"Policy: threshold, radius and gate must not be negative and must be finite, got {self}")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -128,7 +128,7 @@ def fluxcompile(
             text=text(blocked),
             frames=asdict(frames) if frames else None,
             policy=(policy or Policy()).to_json(),
-            constants={k: v.detach().contiguous().numpy() for k, v in constants.items()},
+            constants={k: v.detach().clone().contiguous().numpy() for k, v in constants.items()},
         )
     )
 
@@ -152,6 +152,8 @@ class _Runner:
             if verify_passes():
                 verify(module, stage, name)
             self._dump(module, name)
+        if not verify_passes():
+            verify(module, stage, f"the {stage} passes")
 
     def _dump(self, module: GraphModule, name: str) -> None:
         folder = dump_folder()

@@ -7,6 +7,7 @@ Needs neither torch nor the compiler. A `.flux` file is a zip of `program.json`,
 import hashlib
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def load_program(path: str | Path) -> Program:
                     f"{'upgrade fluxcompile' if found > FORMAT else 'compile the model again'}"
                 )
             parts = {name: archive.read(name) for name in ("program.json", "constants.safetensors")}
-    except (zipfile.BadZipFile, KeyError, msgspec.DecodeError, TypeError, EOFError) as e:
+    except (zipfile.BadZipFile, LookupError, ValueError, TypeError, EOFError, RuntimeError, zlib.error) as e:
         raise ProgramError(f"{path}: not a whole .flux file ({e}); compile the model again") from e
     for name, data in parts.items():
         if hashlib.sha256(data).hexdigest() != manifest.get(name):
@@ -131,6 +132,6 @@ def load_program(path: str | Path) -> Program:
         body["constants"] = {}
         program = msgspec.convert(body, Program)
         program.constants = safetensors.numpy.load(parts["constants.safetensors"])
-    except (msgspec.DecodeError, msgspec.ValidationError, safetensors.SafetensorError) as e:
+    except (msgspec.MsgspecError, TypeError, safetensors.SafetensorError) as e:
         raise ProgramError(f"{path}: does not hold a program ({e}); compile the model again") from e
     return program

@@ -19,6 +19,7 @@ from fluxcompile.errors import CaptureError
 from fluxcompile.ir import argument, constant, constant_value, op_name, schema_arguments
 
 SHAPE_ONLY = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
+LIKE_SECOND = {"type_as", "expand_as", "view_as", "reshape_as"}
 
 
 def fold_constants(module: GraphModule) -> int:
@@ -27,7 +28,7 @@ def fold_constants(module: GraphModule) -> int:
     for node in module.graph.nodes:
         if node.op == "get_attr":
             values[node] = constant_value(module, node)
-        elif node.op == "call_function" and (_ignores_data(node) or all(n in values for n in node.all_input_nodes)):
+        elif node.op == "call_function" and all(n in values for n in _read(node)):
             _require_repeatable(node)
             args, kwargs = (torch.fx.map_arg(a, lambda n: _value(n, values)) for a in (node.args, node.kwargs))
             with torch.no_grad():
@@ -46,9 +47,12 @@ def fold_constants(module: GraphModule) -> int:
     return count
 
 
-def _ignores_data(node: Node) -> bool:
-    """Reads only the shape and type of its operand."""
-    return op_name(node.target).removeprefix("aten.") in SHAPE_ONLY
+def _read(node: Node) -> list[Node]:
+    """The operands whose numbers matter; of others an op reads only shape or type."""
+    name = op_name(node.target).removeprefix("aten.")
+    if name in SHAPE_ONLY:
+        return []
+    return node.all_input_nodes[:1] if name in LIKE_SECOND else node.all_input_nodes
 
 
 def _value(node: Node, values: dict[Node, Any]) -> Any:

@@ -153,9 +153,8 @@ def _tensors(node: Node, names: Sequence[str] | None = None) -> list[Node]:
 
 def pointwise(node: Node) -> Domain | None:
     out = shape(node)
-    words = [(n, letters_of(shape(n), out)) for n in _tensors(node)]
-    if op_name(node.target) in ("aten.expand_as", "aten.type_as", "aten.zeros_like", "aten.ones_like"):
-        words = words[:1]
+    like = op_name(node.target) in ("aten.expand_as", "aten.type_as", "aten.zeros_like", "aten.ones_like")
+    words = [(n, letters_of(shape(n), out)) for n in (_tensors(node)[:1] if like else _tensors(node))]
     return joined(words, LETTERS[: len(out)], out)
 
 

@@ -8,19 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fluxcompile.errors import ProgramError
+from fluxcompile.ops import TABLE
 from fluxcompile.program import Graph, Op, Program
-
-try:
-    import torch
-    from torch import Tensor
-
-    from fluxcompile.ops import TABLE
-except ImportError as e:  # the data of a program can be read without torch, but nothing here can run
-    raise ProgramError(
-        "the reference executor needs torch and this machine has none; pip install fluxcompile[compile]"
-    ) from e
 
 TYPES = {
     "f32": torch.float32,

@@ -30,7 +30,10 @@ def to_tensor(frame: Any) -> Tensor:
     """A tensor of what the caller passed: a torch tensor or anything numpy takes."""
     if isinstance(frame, Tensor):
         return frame.detach()
-    array = np.asarray(frame)
+    try:
+        array = np.asarray(frame)
+    except ValueError as e:
+        raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers ({e})") from e
     if array.dtype.kind not in "biuf":
         raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers")
     return torch.from_numpy(np.ascontiguousarray(array))
@@ -58,7 +61,10 @@ def rebuild(template: Any, leaves: list[Any]) -> Any:
             return {k: rebuild(v, leaves) for k, v in inner.items()}
         parts = [rebuild(v, leaves) for v in inner]
         return tuple(parts) if kind == "tuple" else parts
-    return None if template is None else leaves[template]
+    if template is None:
+        return None
+    leaf = leaves[template]  # a copy: the caller may change it, and it may be a cache or a constant
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 class Dense:

@@ -423,6 +423,7 @@ TRAPS: dict[str, Callable[..., Any]] = {
     "a smaller map of keys": shrunk,
     "tokens of two maps": lambda x: torch.cat([x.flatten(2), F.max_pool2d(x, 4).flatten(2)], 2).sigmoid(),
     "a product of one value": lambda x: torch.einsum("bnc,bmc->bnm", *[F.avg_pool2d(x, 4).flatten(2).mT] * 2),
+    "a map against itself": lambda x: torch.einsum("bchw,bcij->bhw", x, x),
     "an outer product of strips": lambda x: x.mean(3)[..., None] * x.mean(2)[:, :, None],
     "pairs of tokens": lambda x: F.max_pool2d(x, 4).flatten(2)[..., None] - F.max_pool2d(x, 4).flatten(2)[..., None, :],
 }

@@ -399,6 +399,20 @@ def test_apart_join_by_hand() -> None:
     assert mixed.tolist() == [True]  # what is mixed must not move at all
 
 
+@few
+@given(st.lists(st.integers(0, 5), min_size=6, max_size=6), st.lists(st.integers(0, 7), min_size=8, max_size=8))
+def test_apart_remap_is_aligned_where_it_says(source: list[int], out: list[int]) -> None:
+    """A row repeated at the border, constants around: where not apart, the moved result is the moved operand's."""
+    rows, before = torch.tensor([-1, 0, 0, 1, 2, 3, 4, -1]), torch.rand(6)
+
+    def remap(values: Tensor) -> Tensor:
+        return torch.where(rows >= 0, values[rows.clamp(min=0)], 7.0)
+
+    apart = op["apart_remap"](torch.tensor(source), torch.tensor(out), rows)
+    wrong = remap(before[source]) != remap(before)[out]
+    assert not (wrong & ~apart).any()
+
+
 def test_apart_remap_and_any_by_hand() -> None:
     rows, still, moved = torch.tensor([-1, 0, 1, 2]), torch.arange(3), torch.tensor([0, 2, 2])
     assert op["apart_remap"](still, torch.arange(4), rows).tolist() == [False] * 4

@@ -69,6 +69,7 @@ BLOCKED: dict[str, Callable[[], nn.Module]] = {
     "transposed, grouped": lambda: nn.ConvTranspose2d(4, 8, 4, 2, 1, groups=2, bias=False),
     "transposed, padding beyond": lambda: nn.ConvTranspose2d(4, 8, 3, 1, 2),
     "of tokens": lambda: Do(lambda x, conv: conv(x.flatten(2)[..., None]), nn.Conv2d(4, 8, 1)),
+    "of tokens, in one dimension": lambda: Do(lambda x, conv: conv(x.flatten(2)), nn.Conv1d(4, 8, 1)),
     "of a batch": lambda: Do(lambda x, conv: conv(x.transpose(0, 1)), nn.Conv2d(1, 2, 3, padding=1)),
     "of a finer map": lambda: Do(lambda x, conv: conv(F.pixel_shuffle(x, 2)), nn.Conv2d(1, 2, 3)),
     "of a coarser map": lambda: Do(lambda x, conv: conv(F.pixel_unshuffle(x[:, :, 1:], 2)), nn.Conv2d(16, 2, 3)),
@@ -119,6 +120,8 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
     "no place": lambda: Do(lambda x, conv: conv(x.mean((2, 3), keepdim=True)), nn.Conv2d(4, 8, 1)),
     "a transposed map": lambda: Do(lambda x, conv: conv(x.transpose(2, 3)), nn.Conv2d(4, 8, 3)),
     "computed weights": lambda: Do(lambda x: F.conv2d(x, x[:, :, :3, :3])),
+    "grouped, of tokens": lambda: Do(lambda x, conv: conv(x.flatten(2)), nn.Conv1d(4, 8, 1, groups=2)),
+    "along tokens": lambda: Do(lambda x, conv: conv(x.flatten(2)), nn.Conv1d(4, 8, 3)),
     "no convolution": lambda: nn.MaxPool2d(3),
 }
 

@@ -45,6 +45,7 @@ BLOCKED: dict[str, Callable[..., Tensor]] = {
     "queries and keys of windows": lambda x: windows(x) @ windows(x).mT,
     "a product of one value": lambda x: torch.einsum("bnc,bmc->bnm", *[x.flatten(2).mT] * 2),
     "einsum": lambda x: torch.einsum("bchw,dc->bdhw", x, WEIGHT),
+    "a map against itself": lambda x: torch.einsum("bchw,bcij->bhw", x, x),
     "addmm": lambda x: torch.addmm(WEIGHT[:, 0], x.flatten(2)[0].mT, WEIGHT.T),
     "mean of channels": lambda x: x.mean(1, keepdim=True),
     "greatest of channels": lambda x: x.amax(1),

@@ -68,3 +68,12 @@ def test_what_depends_on_the_input_is_left_alone() -> None:
 def test_random_numbers_are_refused(draw: object) -> None:
     with pytest.raises(CaptureError, match=r"parts|draws random numbers; make inference deterministic"):
         fold_constants(captured(Do(draw), (1, 4, 6)))  # type: ignore[arg-type]
+
+
+def test_a_table_cast_to_the_type_of_a_value() -> None:
+    """Only the type of the value is read (Ultralytics makes its anchors so)."""
+    model = Do(lambda x: x + torch.arange(8).type_as(x))
+    module = captured(model, (1, 3, 4, 8))
+    assert fold_constants(module) == 1
+    assert "aten.type_as" not in text(module)
+    assert_equal_numbers(model, module, torch.rand(1, 3, 4, 8))

@@ -89,6 +89,7 @@ def test_equal_numbers(name: str, padding: int | str) -> None:
 
 LEFT: dict[str, Callable[..., Tensor]] = {
     "a shift beside padding": lambda x, mean, std, _: x - mean,
+    "a channel scaled to nothing beside padding": lambda x, mean, std, gain: x * gain - mean,
     "not by channel": lambda x, mean, std, _: x * torch.arange(8.0),
     "computed factors": lambda x, mean, std, _: x * x.mean((2, 3), keepdim=True),
     "widened by the factor": lambda x, mean, std, _: x[:, :1] * std,

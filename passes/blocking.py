@@ -201,7 +201,9 @@ def _block_tiles(module: GraphModule, node: Node) -> None:
     with module.graph.inserting_before(node):
         pieces: list[tuple[Node, Node]] = []
         for operand, word in (*flow.operands, *flow.constants):
-            if y in word and x in word:
+            if y not in word or x not in word:
+                pieces.append((operand, operand))
+            else:
                 source, skip = operand, 0
                 if word[0] not in (flow.out[0], flow.out[0].upper()):
                     value, skip = constant_value(module, operand), len(flow.out) - len(word)

@@ -434,3 +434,61 @@ def _row_index(text: str) -> Ints:
             index = index + at.reshape(shape)
     index.setflags(write=False)
     return index
+
+
+@lru_cache(maxsize=4096)
+def _row_order(text: str) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
+    """(sizes of every factor, the order that brings places first, rows); None where the rows are not all walked."""
+    layout = parse_layout(text)
+    factors: list[tuple[tuple[int, int], int]] = []
+    for dim in layout.dims:
+        if isinstance(dim, Chain):
+            factors.append(((0, 0), dim.size))
+        else:
+            factors += [(("yx ".index(f.axis or " "), -f.step if f.axis else 0), f.size) for f in dim]
+    order = sorted(range(len(factors)), key=lambda i: factors[i][0])
+    sizes = tuple(size for _, size in factors)
+    placed = math.prod(size for (axis, _), size in factors if axis < 2)
+    return (sizes, tuple(order), layout.rows) if placed == layout.rows else None
+
+
+def has_rows(layout: Layout) -> bool:
+    """Whether a tensor of this layout holds each row once, so that `to_rows` can take it apart."""
+    return _row_order(str(layout)) is not None
+
+
+def to_rows(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """A tensor as (rows, channels): its places row by row, its free dimensions in their order."""
+    found = _row_order(str(layout))
+    assert found is not None
+    sizes, order, rows = found
+    return array.reshape(sizes).transpose(order).reshape(rows, -1)
+
+
+def from_rows(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """The tensor that `to_rows` took apart."""
+    found = _row_order(str(layout))
+    assert found is not None
+    sizes, order, _ = found
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return array.reshape([sizes[i] for i in order]).transpose(back).reshape(layout.shape)
+
+
+def free_shape(layout: Layout) -> tuple[int, ...]:
+    """How many channels each dimension of a layout walks: its size without the places in it."""
+    return tuple(
+        1 if isinstance(d, Chain) else math.prod(f.size for f in d if not f.axis) for d in layout.dims
+    )
+
+
+def own_pixels(cells: int, pixels: int, scale: float, origin: float) -> tuple[Ints, Ints]:
+    """[low, high): the frame pixels each cell of one axis stands for, a partition of the frame.
+
+    Cells of all scales lie over each other: a map that covers the frame is cut into equal parts, whatever half cells its
+    windows moved its centres by; a map cut from a larger one is shifted by whole cells.
+    """
+    shift = round((origin - (scale - 1) / 2) / scale) if abs(cells * scale - pixels) >= scale else 0
+    edge = (np.arange(cells + 1, dtype=np.float64) + shift) * scale
+    low = np.clip(np.floor(edge[:-1]), 0, pixels - 1).astype(np.int64)
+    high = np.clip(np.ceil(edge[1:]), 1, pixels).astype(np.int64)
+    return low, np.maximum(high, low + 1)

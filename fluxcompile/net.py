@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxcompile.errors import ProgramError
+from fluxcompile.errors import OptionError, ProgramError
 from fluxcompile.options import Policy
 from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
+    from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
 
 
@@ -62,9 +63,20 @@ class Net:
     def input_shapes(self) -> list[tuple[int, ...]]:
         return [tuple(i.shape) for i in self.program.graphs["dense"].inputs]
 
-    def stream(self, policy: Policy | None = None) -> "Stream":
-        """The state of one camera; `stream(frame)` gives the model's outputs. Exact unless a policy says otherwise."""
-        stream: Stream = _runtime().Stream(self.program, policy or Policy(**self.program.policy))
+    def stream(
+        self, policy: Policy | None = None, *, backend: str = "reference", threads: int = 1
+    ) -> "Stream | CpuStream":
+        """The state of one camera; `stream(frame)` gives the model's outputs. Exact unless a policy says otherwise.
+
+        backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides what
+        a program means. threads: of the kernels.
+        """
+        policy = policy or Policy(**self.program.policy)
+        if backend == "cpu":
+            return _cpu_stream(self.program, policy, threads)
+        if backend != "reference":
+            raise OptionError(f"backend is {backend!r}; use cpu or reference")
+        stream: Stream = _runtime().Stream(self.program, policy)
         return stream
 
     def dense(self, *frames: Any) -> Any:
@@ -81,6 +93,12 @@ class Net:
 
     def save(self, path: str | Path) -> None:
         self.program.save(path)
+
+
+def _cpu_stream(program: Program, policy: Policy, threads: int) -> "CpuStream":
+    from fluxcompile.runtime.plan import CpuStream
+
+    return CpuStream(program, policy, threads=threads)
 
 
 def _runtime() -> Any:

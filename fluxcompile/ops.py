@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxcompile.geometry import Layout, parse_layout
+from fluxcompile.geometry import Layout, own_pixels, parse_layout
 
 Sample = tuple[Any, ...]
 
@@ -306,16 +306,12 @@ def limit(
     scale: Sequence[float],
     origin: Sequence[float],
 ) -> Tensor:
-    """Misses kept only in cells whose frame pixels (scale x scale around origin + i * scale) touch `reach`."""
+    """Misses kept only in cells whose frame pixels (see `geometry.own_pixels`) touch `reach`."""
     if reach.all():
         return miss.clone()
     total = torch.nn.functional.pad(reach.view(*frame).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
-    spans = []
-    for n, pixels, s, o in zip(size, frame, scale, origin, strict=True):
-        centre = torch.arange(n, dtype=torch.float64) * s + o
-        low = (centre - s / 2 + 0.5).floor().long().clamp(0, pixels - 1)
-        high = (centre + s / 2 + 0.5).ceil().long().clamp(1, pixels)
-        spans.append((low, torch.maximum(high, low + 1)))
+    axes = zip(size, frame, scale, origin, strict=True)
+    spans = [[torch.from_numpy(edge) for edge in own_pixels(*axis)] for axis in axes]
     (y0, y1), (x0, x1) = spans
     count = total[y1][:, x1] - total[y0][:, x1] - total[y1][:, x0] + total[y0][:, x0]
     return miss & (count > 0).reshape(-1)

@@ -40,6 +40,7 @@ from fluxcompile.passes.insert_misses import insert_misses
 from fluxcompile.passes.insert_motion_reindex import insert_motion_reindex
 from fluxcompile.passes.isolate_dense_regions import isolate_dense_regions
 from fluxcompile.passes.limit_spread import limit_spread
+from fluxcompile.passes.lower_plan import lower_plan
 from fluxcompile.program import Layer, Program
 from fluxcompile.verify import verify
 
@@ -58,13 +59,16 @@ ANALYSES: tuple[Pass, ...] = (
     infer_domains,
     count_macs,  # names the layers while there is one op for each
 )
-BLOCKED: tuple[Pass, ...] = (
+MASKED: tuple[Pass, ...] = (
     choose_granularity,
     hold_globals,  # before the masks, so that they see what is held
     gate_changes,  # the same
     limit_spread,  # the same
     insert_motion_reindex,  # before the masks and caches, which ask where values move
     insert_misses,
+)
+"""What every target starts from; the CPU's plan is lowered from here."""
+BLOCKED: tuple[Pass, ...] = (
     cache_convolution,
     cache_pooling,
     cache_resize,
@@ -80,7 +84,7 @@ REQUIRED = {"describe_frames", "infer_domains", "count_macs", "insert_misses"}
 
 def pass_names() -> list[str]:
     """The passes `without=` takes, in order."""
-    return [p.__name__ for p in (*CAPTURED, *BLOCKED) if p.__name__ not in REQUIRED]
+    return [p.__name__ for p in (*CAPTURED, *MASKED, *BLOCKED) if p.__name__ not in REQUIRED]
 
 
 def fluxcompile(
@@ -115,10 +119,13 @@ def fluxcompile(
     run(captured, "captured", ANALYSES)
     layers = captured.meta["layers"]
     blocked = captured
+    run(blocked, "blocked", MASKED)
+    constants: dict[str, Tensor] = {}
+    with torch.no_grad():
+        plan = lower_plan(blocked, constants)
     run(blocked, "blocked", BLOCKED)
     drop_unread_caches(blocked)
     verify(blocked, "blocked", "the last pass")
-    constants: dict[str, Tensor] = {}
     clean(dense)
     output(dense).args = (list(output(dense).args[0]),)  # type: ignore[arg-type]
     graphs = {"dense": emit_graph(dense, constants), "blocked": emit_graph(blocked, constants)}
@@ -130,6 +137,7 @@ def fluxcompile(
             text=text(blocked),
             frames=asdict(frames) if frames else None,
             policy=(policy or Policy()).to_json(),
+            plan=plan,
             constants={k: v.detach().clone().contiguous().numpy() for k, v in constants.items()},
         )
     )

@@ -61,6 +61,56 @@ class Graph(msgspec.Struct, omit_defaults=True):
     caches: list[tuple[str, str]] = []
 
 
+class Step(msgspec.Struct, omit_defaults=True):
+    """One step of a plan, named after the kernel or mask operation it runs.
+
+    In `args`, {"map": [buffer, first row, height, width, first channel, channels]} is a part of a buffer, {"@": name} a
+    constant, {"mask": i} a mask. `mask` lists the rows computed, `changed` receives those that came out other than they
+    were. `body` holds the ops of a region that no kernel knows.
+    """
+
+    op: str
+    args: dict[str, Any] = {}
+    mask: int = -1
+    changed: int = -1
+    layer: int = -1
+    path: str = ""
+    body: "Graph | None" = None
+
+
+class Plan(msgspec.Struct, omit_defaults=True):
+    """A frame for the CPU: buffers of (rows, channels) float32, masks of so many rows, steps in order."""
+
+    buffers: list[tuple[int, int]] = []
+    masks: list[int] = []
+    steps: list[Step] = []
+
+    def text(self) -> str:
+        """The plan to read, a line a step."""
+        return "\n".join(map(_step_text, self.steps))
+
+
+def _step_text(step: Step) -> str:
+    words = [f"{k}={_part_text(v)}" for k, v in step.args.items() if k != "out" and v is not None]
+    head = _part_text(step.args["out"]) + " = " if "out" in step.args else ""
+    tail = f" rows m{step.mask}" if step.mask >= 0 else ""
+    tail += f" changed m{step.changed}" if step.changed >= 0 else ""
+    return f"{head}{step.op}({', '.join(words)}){tail}" + (f"  # {step.path}" if step.path else "")
+
+
+def _part_text(value: Any) -> str:
+    match value:
+        case {"map": [buffer, first, h, w, channel, channels]}:
+            return f"b{buffer}[{first}:{h}x{w}, {channel}:{channel + channels}]"
+        case {"@": name}:
+            return f"@{name}"
+        case {"mask": index}:
+            return f"m{index}"
+        case list():
+            return "[" + ", ".join(map(_part_text, value)) + "]"
+    return str(value)
+
+
 class Layer(msgspec.Struct, omit_defaults=True):
     """What `explain()` says of one layer. `form` is tile, rows, held or dense; `reason` says why it is dense."""
 
@@ -81,6 +131,7 @@ class Program(msgspec.Struct, omit_defaults=True):
     text: str = ""
     frames: dict[str, Any] | None = None
     policy: dict[str, Any] = {}
+    plan: Plan | None = None
     constants: dict[str, npt.NDArray[Any]] = {}
 
     def save(self, path: str | Path) -> None:

@@ -33,12 +33,12 @@ def cache_pooling(module: GraphModule) -> int:
             continue
         if node.target is aten.max_pool2d.default:
             _block(module, node, fill=-torch.inf)
-        elif node.target is aten.avg_pool2d.default and _even(node):
+        elif node.target is aten.avg_pool2d.default and is_even(node):
             _block(module, node, fill=0.0)
         elif shape(node)[0] > 1:
             continue
         else:
-            resample(module, node, (_matrix(node, 0), _matrix(node, 1)))
+            resample(module, node, (pooling_matrix(node, 0), pooling_matrix(node, 1)))
         count += 1
     return count
 
@@ -60,7 +60,7 @@ def _block(module: GraphModule, node: Node, fill: float) -> None:
     finish_tiles(module, node, packed, tiles, [2, 3], tile)
 
 
-def _even(node: Node) -> bool:
+def is_even(node: Node) -> bool:
     """Whether every output divides by the same number."""
     kernel, stride, padding, _ = pool_arguments(node)
     source = operand(node)
@@ -73,7 +73,7 @@ def _even(node: Node) -> bool:
     return inside and (argument(node, "count_include_pad") or not any(padding))
 
 
-def _matrix(node: Node, axis: int) -> Any:
+def pooling_matrix(node: Node, axis: int) -> Any:
     """Average pooling along one axis as a matrix (n_out, n_in)."""
     source = operand(node)
     n_in, n_out = shape(source)[2 + axis], shape(node)[2 + axis]

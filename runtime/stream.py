@@ -1,6 +1,5 @@
 """A stream: the state of one camera. Takes frames, keeps the caches, gives back the model's own tree of outputs."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,8 @@ from fluxcompile.errors import InputError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
+from fluxcompile.runtime.frame import FrameStats, rebuild, require_count
 from fluxcompile.runtime.execute import TYPES, Executor, constants
-
-
-@dataclass(frozen=True)
-class FrameStats:
-    """What one frame cost. `work_share` is MACs executed over MACs of a dense frame; `miss` the pixels seen anew."""
-
-    frame: int
-    work_share: float
-    miss: npt.NDArray[np.bool_]
-    dense: bool
-    layers: dict[str, float]
 
 
 def to_tensor(frame: Any) -> Tensor:
@@ -53,17 +42,8 @@ def check_frame(frame: Any, spec: Input) -> Tensor:
     return value
 
 
-def rebuild(template: Any, leaves: list[Any]) -> Any:
-    """The model's own tree of outputs."""
-    if isinstance(template, dict):
-        ((kind, inner),) = template.items()
-        if kind == "dict":
-            return {k: rebuild(v, leaves) for k, v in inner.items()}
-        parts = [rebuild(v, leaves) for v in inner]
-        return tuple(parts) if kind == "tuple" else parts
-    if template is None:
-        return None
-    leaf = leaves[template]  # a copy: the caller may change it, and it may be a cache or a constant
+def _copy(leaf: Any) -> Any:
+    """A copy of a result: the caller may change it, and it may be a cache or a constant."""
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
@@ -79,13 +59,7 @@ class Dense:
         require_count(frames, self._inputs)
         values = {s.name: check_frame(f, s) for f, s in zip(frames, self._inputs, strict=True)}
         outputs, _ = self._run(values)
-        return rebuild(self._template, outputs)
-
-
-def require_count(frames: tuple[Any, ...], inputs: list[Input]) -> None:
-    if len(frames) != len(inputs):
-        names = ", ".join(i.name for i in inputs)
-        raise InputError(f"the net takes {len(inputs)} inputs ({names}), got {len(frames)}")
+        return rebuild(self._template, [_copy(leaf) for leaf in outputs])
 
 
 class Stream:
@@ -125,7 +99,7 @@ class Stream:
         self._caches = caches
         self.stats = self._count(fresh, reference)
         self._frame += 1
-        return rebuild(self._template, outputs)
+        return rebuild(self._template, [_copy(leaf) for leaf in outputs])
 
     def _settings(self, fresh: bool, motion: Any) -> dict[str, Tensor]:
         policy = self.policy

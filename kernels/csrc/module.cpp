@@ -1,81 +1,15 @@
-// fluxcompile.kernels._cpu: numpy arrays in, results in place. Every argument is checked here, then the GIL is
+// fluxcompile.kernels._cpu: numpy arrays in, results in place. Every argument is checked (arguments.h), then the GIL is
 // released.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
-
-#include <algorithm>
-#include <array>
 #include <chrono>
-#include <limits>
-#include <memory>
 #include <new>
-#include <optional>
-#include <string>
-#include <tuple>
-#include <type_traits>
-#include <utility>
-#include <vector>
 
-#include "cpu/kernels.h"
-#include "require.h"
-
-namespace nb = nanobind;
+#include "arguments.h"
 
 namespace flux {
+
+void bind_plan(nb::module_& m);
+
 namespace {
-
-// Of any type, so that a wrong one is refused in words (see `data_of`).
-using Array = nb::ndarray<nb::ro, nb::device::cpu>;
-using Result = nb::ndarray<nb::device::cpu>;
-using Pair = std::pair<int, int>;
-
-constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-
-const Kernels& find_variant(const std::string& name) {
-    for (auto v = variants; *v; ++v) {
-        if (name != (*v)->name) continue;
-        require(runs_here(**v), "variant '", name, "' needs instructions that this processor lacks");
-        return **v;
-    }
-    require(false, "there is no variant '", name, "' in this build; variants() lists them");
-    return plain_kernels;
-}
-
-std::vector<std::string> names(bool running) {
-    std::vector<std::string> found;
-    for (auto v = variants; *v; ++v) {
-        if (!running || runs_here(**v)) found.emplace_back((*v)->name);
-    }
-    return found;
-}
-
-template <class Name, size_t n>
-int find_name(const char* op, const char* what, const std::array<Name, n>& names, const std::string& name) {
-    for (size_t i = 0; i < n; ++i) {
-        if (name == names[i]) return static_cast<int>(i);
-    }
-    std::string all;
-    for (const char* known : names) all += (all.empty() ? "" : ", ") + std::string(known);
-    require(false, op, ": ", what, " '", name, "' is not one of ", all);
-    return 0;
-}
-
-constexpr std::array<const char*, static_cast<size_t>(Act::count)> kActs = {
-    "none",      "clamp",       "leaky", "prelu",     "silu", "sigmoid", "tanh",
-    "hardswish", "hardsigmoid", "gelu",  "gelu_tanh", "elu",  "mish"};
-constexpr std::array<const char*, static_cast<size_t>(Term::count)> kTerms = {"act", "scale", "add", "sub", "rsub",
-                                                                              "mul", "div",   "max", "min"};
-constexpr std::array<const char*, 3> kGates = {"none", "largest", "mean"};
-constexpr std::array<const char*, 3> kPools = {"max", "mean", "sum"};
-
-Act find_act(const char* op, const std::string& name) {
-    return static_cast<Act>(find_name(op, "activation", kActs, name));
-}
 
 // Memory that a kernel may use while it runs; grown, never given back, one a thread.
 void* scratch(size_t bytes) {
@@ -91,61 +25,10 @@ void* scratch(size_t bytes) {
     return memory.get();
 }
 
-template <class T, class A>
-const T* data_of(const char* op, const char* what, const A& a) {
-    constexpr bool floats = std::is_same_v<T, float>, ints = std::is_same_v<T, int32_t>;
-    require(a.dtype() == nb::dtype<T>(), op, ": ", what, " must be of type ",
-            floats ? "float32"
-            : ints ? "int32"
-                   : "uint8");
-    return static_cast<const T*>(a.data());
-}
-
-struct View {
-    const float* at;
-    int height, width, channels;
-    ptrdiff_t step;
-    int64_t rows() const { return static_cast<int64_t>(height) * width; }
-};
-
-// A map is (height, width, channels): channels dense, rows and lines evenly spaced, so that row r lies at r * step.
-template <class A>
-View view(const char* op, const char* what, const A& a) {
-    const float* at = data_of<float>(op, what, a);
-    require(a.ndim() == 3, op, ": ", what, " has ", a.ndim(), " dimensions, a map is (height, width, channels)");
-    for (size_t i = 0; i < 3; ++i) {
-        require(a.shape(i) >= 1 && static_cast<int64_t>(a.shape(i)) <= kMost, op, ": ", what, " has size ", a.shape(i),
-                " in dimension ", i, ", it must be between 1 and 2^31 - 1");
-    }
-    const int64_t h = static_cast<int64_t>(a.shape(0)), w = static_cast<int64_t>(a.shape(1)),
-                  c = static_cast<int64_t>(a.shape(2));
-    require(h <= kMost / w, op, ": ", what, " has ", h, " x ", w, " rows, the most is 2^31 - 1");
-    const int64_t line = a.stride(0), row = a.stride(1);
-    require(c == 1 || a.stride(2) == 1, op, ": ", what, " has stride ", a.stride(2), " between channels, it must be 1");
-    const int64_t step = w > 1 ? row : h > 1 ? line : c;
-    require(step >= c && (h == 1 || line == w * step), op, ": ", what, " has strides (", line, ", ", row,
-            "), a map's rows lie a fixed step of at least ", c, " floats apart, line after line");
-    return {at, static_cast<int>(h), static_cast<int>(w), static_cast<int>(c), static_cast<ptrdiff_t>(step)};
-}
-
-// Reading `in` while writing `out` is safe if no float is in both: apart, or other channels of the same wider map.
-bool apart(const View& in, const View& out) {
-    const auto begin = [](const View& v) { return reinterpret_cast<uintptr_t>(v.at); };
-    const auto end = [&](const View& v) {
-        return begin(v) + sizeof(float) * static_cast<size_t>((v.rows() - 1) * v.step + v.channels);
-    };
-    if (end(in) <= begin(out) || end(out) <= begin(in)) return true;
-    if (in.step != out.step) return false;
-    const ptrdiff_t shift = static_cast<ptrdiff_t>(begin(out) - begin(in)) / static_cast<ptrdiff_t>(sizeof(float));
-    const ptrdiff_t channel = (shift % in.step + in.step) % in.step;
-    return channel >= in.channels && channel + out.channels <= in.step;
-}
-
-template <class T, class A>
-const T* vector_of(const char* op, const char* what, const A& a, int64_t size) {
-    require(a.ndim() == 1 && static_cast<int64_t>(a.shape(0)) == size && (size < 2 || a.stride(0) == 1), op, ": ", what,
-            " must be a dense vector of ", size);
-    return data_of<T>(op, what, a);
+const float* zeros(size_t n) {
+    thread_local std::vector<float> memory;
+    if (memory.size() < n) memory.assign(n, 0.f);
+    return memory.data();
 }
 
 struct Gating {
@@ -154,295 +37,80 @@ struct Gating {
     std::optional<Result> changed;
 };
 
-Target target(const char* op, const View& out, const Result& map, const Array& cells, const Gating& gating) {
+// Gives a target its list of rows and its gate.
+void list_rows(const char* op, Target& to, const View& out, const Array& cells, const Gating& gating) {
     require(cells.ndim() == 1 && cells.shape(0) <= static_cast<size_t>(kMost), op, ": cells must be a vector");
     const int32_t* list = vector_of<int32_t>(op, "cells", cells, static_cast<int64_t>(cells.shape(0)));
     const int32_t *end = list + cells.shape(0),
                   *bad = std::find_if(list, end, [&](int32_t cell) { return cell < 0 || cell >= out.rows(); });
     require(bad == end, op, ": cells[", bad - list, "] is ", bad == end ? 0 : *bad, ", the output map has ", out.height,
             " x ", out.width, " rows");
-    const Gate gate = static_cast<Gate>(find_name(op, "gate", kGates, gating.gate));
+    to.gate = static_cast<Gate>(find_name(op, "gate", kGates, gating.gate));
     require(gating.bound >= 0, op, ": bound is ", gating.bound, ", a gate's bound is at least 0");
-    require((gate != Gate::none) == gating.changed.has_value(), op, ": `changed` is needed with a gate, and only then");
-    const int count = static_cast<int>(cells.shape(0));
-    uint8_t* changed = nullptr;
+    require((to.gate != Gate::none) == gating.changed.has_value(), op,
+            ": `changed` is needed with a gate, and only then");
+    to.cells = list;
+    to.count = static_cast<int>(cells.shape(0));
+    to.bound = gating.bound;
     if (gating.changed) {
-        vector_of<uint8_t>(op, "changed", *gating.changed, count);
-        changed = static_cast<uint8_t*>(gating.changed->data());
-    }
-    return {
-        static_cast<float*>(map.data()), out.step, out.width, out.channels, list, count, gate, gating.bound, changed};
-}
-
-struct Ending {
-    std::string act;
-    float a, b;
-    std::optional<Array> slope, residual;
-    bool residual_first;
-};
-
-void same_map(const char* op, const char* what, const View& a, const View& out) {
-    require(a.height == out.height && a.width == out.width && a.channels == out.channels, op, ": ", what, " is (",
-            a.height, ", ", a.width, ", ", a.channels, "), the output map is (", out.height, ", ", out.width, ", ",
-            out.channels, ")");
-}
-
-// A map read at the very rows that are written may be the output itself.
-bool same_or_apart(const View& in, const View& out) {
-    return (in.at == out.at && in.step == out.step) || apart(in, out);
-}
-
-Epilogue epilogue(const char* op, const View& out, const Ending& end) {
-    Epilogue e = {find_act(op, end.act), end.a, end.b, nullptr, nullptr, 0, end.residual_first};
-    require((e.act == Act::prelu) == end.slope.has_value(), op, ": `slope` is needed with prelu, and only then");
-    if (end.slope) e.slope = vector_of<float>(op, "slope", *end.slope, out.channels);
-    if (end.residual) {
-        const View r = view(op, "residual", *end.residual);
-        same_map(op, "residual", r, out);
-        require(same_or_apart(r, out), op, ": residual overlaps the output map");
-        e.residual = r.at;
-        e.residual_step = r.step;
-    }
-    return e;
-}
-
-struct Taps {
-    int count;
-    const int32_t *y, *x;
-};
-
-// taps is (2, n): input cells from the window's origin, y then x.
-Taps find_taps(const char* op, const Array& taps) {
-    require(taps.ndim() == 2 && taps.shape(0) == 2 && taps.shape(1) >= 1 && taps.shape(1) <= 1 << 16, op,
-            ": taps must be (2, n), n from 1 to 65536");
-    const int n = static_cast<int>(taps.shape(1));
-    const int32_t* at = data_of<int32_t>(op, "taps", taps);
-    require(taps.stride(0) == n && (n == 1 || taps.stride(1) == 1), op, ": taps must be dense");
-    for (int i = 0; i < 2 * n; ++i) {
-        require(at[i] > -(1 << 24) && at[i] < 1 << 24, op, ": taps lie farther than 2^24 cells away");
-    }
-    return {n, at, at + n};
-}
-
-void check_steps(const char* op, const char* what, const Pair& steps, const View& out) {
-    for (int i = 0; i < 2; ++i) {
-        const int step = i ? steps.second : steps.first;
-        require(step >= 1, op, ": ", what, " is (", steps.first, ", ", steps.second, "), both must be at least 1");
-        const int64_t size = i ? out.width : out.height;
-        require(size * step < kMost - (1 << 24), op, ": ", what, " ", step, " leads outside 2^31 cells");
+        vector_of<uint8_t>(op, "changed", *gating.changed, to.count);
+        to.changed = static_cast<uint8_t*>(gating.changed->data());
     }
 }
 
-const float* zeros(size_t n) {
-    thread_local std::vector<float> memory;
-    if (memory.size() < n) memory.assign(n, 0.f);
-    return memory.data();
+// Runs a kernel on a list of rows.
+template <class P>
+void run(const char* op, P p, void (*kernel)(const P&), const Result& out, const Array& cells, const Gating& gating) {
+    list_rows(op, p.out, view(op, "out", out), cells, gating);
+    p.scratch = scratch(scratch_of(p));
+    nb::gil_scoped_release unlocked;
+    kernel(p);
 }
 
 void conv2d(const std::string& variant, const Array& x, const Array& weights, const Array& bias, const Array& taps,
             const Result& out, const Array& cells, int groups, Pair stride, Pair up, const std::string& act, float a,
             float b, const std::optional<Array>& slope, const std::optional<Array>& residual, bool residual_first,
             const std::string& gate, float bound, const std::optional<Result>& changed) {
-    const char* op = "conv2d";
     const Kernels& k = find_variant(variant);
-    const View in = view(op, "x", x), to = view(op, "out", out);
-    const Taps t = find_taps(op, taps);
-    require(apart(in, to), op, ": x and out overlap");
-    require(groups >= 1 && in.channels % groups == 0 && to.channels % groups == 0, op, ": ", groups,
-            " groups do not divide ", in.channels, " input and ", to.channels, " output channels");
-    const bool depthwise = groups > 1 && groups == in.channels && groups == to.channels;
-    const int64_t per_in = in.channels / groups, per_out = to.channels / groups;
-    const int64_t panels = (per_out + k.panel - 1) / k.panel;
-    const int64_t padded =
-        depthwise ? static_cast<int64_t>(in.channels + k.lanes - 1) / k.lanes * k.lanes : groups * panels * k.panel;
-    check_steps(op, "stride", stride, to);
-    check_steps(op, "up", up, to);
-    Conv2d p = {};
-    p.in = {in.at, in.step, in.height, in.width};
-    p.zero = zeros(static_cast<size_t>(in.channels));
-    p.out = target(op, to, out, cells, {gate, bound, changed});
-    p.stride_y = stride.first;
-    p.stride_x = stride.second;
-    p.up_y = up.first;
-    p.up_x = up.second;
-    p.taps = t.count;
-    p.tap_y = t.y;
-    p.tap_x = t.x;
-    p.groups = groups;
-    p.in_per_group = static_cast<int>(per_in);
-    p.out_per_group = static_cast<int>(per_out);
-    p.weights =
-        vector_of<float>(op, "weights packed for this variant", weights, padded * t.count * (depthwise ? 1 : per_in));
-    p.bias = vector_of<float>(op, "bias packed for this variant", bias, padded);
-    p.end = epilogue(op, to, {act, a, b, slope, residual, residual_first});
-    p.scratch = scratch(conv2d_scratch(static_cast<size_t>(t.count), static_cast<size_t>(to.channels)));
-    nb::gil_scoped_release unlocked;
-    depthwise ? k.cached_depthwise2d(p) : k.cached_conv2d(p);
+    Conv2d p = conv2d_of(k, x, weights, bias, taps, out, groups, stride, up, {act, a, b, slope, residual, residual_first});
+    p.zero = zeros(static_cast<size_t>(p.groups) * static_cast<size_t>(p.in_per_group));
+    run("conv2d", p, is_depthwise(p) ? k.cached_depthwise2d : k.cached_conv2d, out, cells, {gate, bound, changed});
 }
 
 void pool2d(const std::string& variant, const Array& x, const Array& taps, const Result& out, const Array& cells,
             const std::string& kind, Pair stride, float divisor, const std::string& gate, float bound,
             const std::optional<Result>& changed) {
-    const char* op = "pool2d";
     const Kernels& k = find_variant(variant);
-    const View in = view(op, "x", x), to = view(op, "out", out);
-    const Taps t = find_taps(op, taps);
-    require(apart(in, to), op, ": x and out overlap");
-    require(in.channels == to.channels, op, ": x has ", in.channels, " channels, out has ", to.channels);
-    require(divisor >= 0, op, ": divisor is ", divisor, ", it must be positive, or 0 to count the taps inside the map");
-    check_steps(op, "stride", stride, to);
-    Pool2d p = {};
-    p.in = {in.at, in.step, in.height, in.width};
-    p.out = target(op, to, out, cells, {gate, bound, changed});
-    p.stride_y = stride.first;
-    p.stride_x = stride.second;
-    p.taps = t.count;
-    p.tap_y = t.y;
-    p.tap_x = t.x;
-    p.kind = static_cast<Pool>(find_name(op, "kind", kPools, kind));
-    p.divisor = divisor;
-    p.scratch = scratch(taps_scratch(static_cast<size_t>(t.count), static_cast<size_t>(to.channels)));
-    nb::gil_scoped_release unlocked;
-    k.cached_pool2d(p);
-}
-
-// A table of taps for one axis: index and weight (outputs, taps).
-int axis_taps(const char* op, const char* axis, const Array& index, const Array& weight, int outputs, int inputs) {
-    require(index.ndim() == 2 && static_cast<int>(index.shape(0)) == outputs && index.shape(1) >= 1 &&
-                index.shape(1) <= 1 << 12,
-            op, ": index_", axis, " must be (", outputs, ", taps), taps from 1 to 4096");
-    require(weight.ndim() == 2 && weight.shape(0) == index.shape(0) && weight.shape(1) == index.shape(1), op,
-            ": weight_", axis, " must have the shape of index_", axis);
-    const int32_t* at = data_of<int32_t>(op, "an index table", index);
-    data_of<float>(op, "a weight table", weight);
-    const int n = static_cast<int>(index.shape(1));
-    for (const bool dense : {index.stride(0) == n && (n == 1 || index.stride(1) == 1),
-                             weight.stride(0) == n && (n == 1 || weight.stride(1) == 1)}) {
-        require(dense || outputs == 1, op, ": index_", axis, " and weight_", axis, " must be dense");
-    }
-    for (int64_t i = 0; i < static_cast<int64_t>(outputs) * n; ++i) {
-        require(at[i] < inputs, op, ": index_", axis, " reads ", at[i], ", x has ", inputs);
-    }
-    return n;
+    run("pool2d", pool2d_of(x, taps, out, kind, stride, divisor), k.cached_pool2d, out, cells, {gate, bound, changed});
 }
 
 void resample2d(const std::string& variant, const Array& x, const Array& index_y, const Array& weight_y,
                 const Array& index_x, const Array& weight_x, const Result& out, const Array& cells,
                 const std::string& gate, float bound, const std::optional<Result>& changed) {
-    const char* op = "resample2d";
     const Kernels& k = find_variant(variant);
-    const View in = view(op, "x", x), to = view(op, "out", out);
-    require(apart(in, to), op, ": x and out overlap");
-    require(in.channels == to.channels, op, ": x has ", in.channels, " channels, out has ", to.channels);
-    Resample2d p = {};
-    p.in = {in.at, in.step, in.height, in.width};
-    p.out = target(op, to, out, cells, {gate, bound, changed});
-    p.taps_y = axis_taps(op, "y", index_y, weight_y, to.height, in.height);
-    p.taps_x = axis_taps(op, "x", index_x, weight_x, to.width, in.width);
-    p.index_y = static_cast<const int32_t*>(index_y.data());
-    p.index_x = static_cast<const int32_t*>(index_x.data());
-    p.weight_y = static_cast<const float*>(weight_y.data());
-    p.weight_x = static_cast<const float*>(weight_x.data());
-    p.scratch = scratch(
-        taps_scratch(static_cast<size_t>(p.taps_y) * static_cast<size_t>(p.taps_x), static_cast<size_t>(to.channels)));
-    nb::gil_scoped_release unlocked;
-    k.cached_resample2d(p);
-}
-
-void check_row_op(const char* op, const View& in, const View& to) {
-    same_map(op, "x", in, to);
-    require(same_or_apart(in, to), op, ": x and out overlap without being the same map");
-}
-
-// A term is (name, a, b, other): name one of the activations or of scale, add, sub, rsub, mul, div, max, min.
-
-Step find_step(const char* op, const nb::handle& term, const View& to) {
-    std::string name;
-    float a = 0, b = 0;
-    std::optional<Array> other;
-    try {
-        std::tie(name, a, b, other) = nb::cast<std::tuple<std::string, float, float, std::optional<Array>>>(term);
-    } catch (const nb::cast_error&) {
-        require(false, op, ": a term must be (name, a, b, other array or None)");
-    }
-    Step s = {Term::act, Act::none, a, b, nullptr, 0, false};
-    const auto known = std::find_if(kActs.begin(), kActs.end(), [&](const char* n) { return name == n; });
-    if (known != kActs.end()) {
-        s.act = static_cast<Act>(known - kActs.begin());
-    } else {
-        s.term = static_cast<Term>(find_name(op, "term", kTerms, name));
-        require(s.term != Term::act, op, ": name the activation itself as the term");
-    }
-    const bool reads = s.term == Term::act ? s.act == Act::prelu : s.term != Term::scale;
-    require(reads == other.has_value(), op, ": term '", name, "' ",
-            reads ? "needs another operand" : "takes no operand");
-    if (!reads) return s;
-    s.other = data_of<float>(op, "an operand", *other);
-    if (other->ndim() == 1) {
-        vector_of<float>(op, "an operand", *other, to.channels);
-        return s;
-    }
-    require(s.term != Term::act, op, ": prelu's slope is a vector");
-    const View o = view(op, "an operand", *other);
-    s.single = o.channels == 1 && to.channels != 1;
-    require(o.height == to.height && o.width == to.width && (s.single || o.channels == to.channels), op,
-            ": an operand is (", o.height, ", ", o.width, ", ", o.channels, "), the output map is (", to.height, ", ",
-            to.width, ", ", to.channels, "); it may have one channel, or be a vector of the channels");
-    require(s.single ? apart(o, to) : same_or_apart(o, to), op, ": an operand overlaps the output map");
-    s.step = o.step;
-    return s;
+    run("resample2d", resample2d_of(x, index_y, weight_y, index_x, weight_x, out), k.cached_resample2d, out, cells,
+        {gate, bound, changed});
 }
 
 void pointwise(const std::string& variant, const Array& x, const nb::list& terms, const Result& out, const Array& cells,
                const std::string& gate, float bound, const std::optional<Result>& changed) {
-    const char* op = "pointwise";
     const Kernels& k = find_variant(variant);
-    const View in = view(op, "x", x), to = view(op, "out", out);
-    check_row_op(op, in, to);
     std::vector<Step> steps;
-    for (const nb::handle& term : terms) steps.push_back(find_step(op, term, to));
-    Pointwise p = {};
-    p.in = {in.at, in.step, in.height, in.width};
-    p.out = target(op, to, out, cells, {gate, bound, changed});
-    p.steps = steps.data();
-    p.count = static_cast<int>(steps.size());
-    p.scratch = scratch(rows_scratch(static_cast<size_t>(to.channels)));
-    nb::gil_scoped_release unlocked;
-    k.cached_pointwise(p);
+    run("pointwise", pointwise_of(x, terms, out, steps), k.cached_pointwise, out, cells, {gate, bound, changed});
 }
 
 void layer_norm(const std::string& variant, const Array& x, const std::optional<Array>& gamma,
                 const std::optional<Array>& beta, float epsilon, const Result& out, const Array& cells,
                 const std::string& gate, float bound, const std::optional<Result>& changed) {
-    const char* op = "layer_norm";
     const Kernels& k = find_variant(variant);
-    const View in = view(op, "x", x), to = view(op, "out", out);
-    check_row_op(op, in, to);
-    require(epsilon >= 0, op, ": epsilon is ", epsilon, ", it must be at least 0");
-    LayerNorm p = {};
-    p.in = {in.at, in.step, in.height, in.width};
-    p.out = target(op, to, out, cells, {gate, bound, changed});
-    p.gamma = gamma ? vector_of<float>(op, "gamma", *gamma, to.channels) : nullptr;
-    p.beta = beta ? vector_of<float>(op, "beta", *beta, to.channels) : nullptr;
-    p.epsilon = epsilon;
-    p.scratch = scratch(rows_scratch(static_cast<size_t>(to.channels)));
-    nb::gil_scoped_release unlocked;
-    k.cached_layer_norm(p);
+    run("layer_norm", layer_norm_of(x, gamma, beta, epsilon, out), k.cached_layer_norm, out, cells,
+        {gate, bound, changed});
 }
 
 void softmax(const std::string& variant, const Array& x, float scale, const Result& out, const Array& cells,
              const std::string& gate, float bound, const std::optional<Result>& changed) {
-    const char* op = "softmax";
     const Kernels& k = find_variant(variant);
-    const View in = view(op, "x", x), to = view(op, "out", out);
-    check_row_op(op, in, to);
-    Softmax p = {};
-    p.in = {in.at, in.step, in.height, in.width};
-    p.out = target(op, to, out, cells, {gate, bound, changed});
-    p.scale = scale;
-    p.scratch = scratch(rows_scratch(static_cast<size_t>(to.channels)));
-    nb::gil_scoped_release unlocked;
-    k.cached_softmax(p);
+    run("softmax", softmax_of(x, scale, out), k.cached_softmax, out, cells, {gate, bound, changed});
 }
 
 double peak_gflops(const std::string& variant, double seconds) {
@@ -488,6 +156,7 @@ NB_MODULE(_cpu, m) {
           "changed"_a.noconvert().none());
     m.def("softmax", softmax, "variant"_a, "x"_a.noconvert(), "scale"_a, "out"_a.noconvert(), "cells"_a.noconvert(),
           "gate"_a, "bound"_a, "changed"_a.noconvert().none());
+    bind_plan(m);
 }
 
 }  // namespace

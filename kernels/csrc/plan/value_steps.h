@@ -1,0 +1,301 @@
+// Steps that compute or move values. Each computes the rows of its mask in place in the output map, which is the cache.
+#pragma once
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "../cpu/kernels.h"
+#include "mask.h"
+#include "step.h"
+
+namespace flux {
+
+// Any kernel whose arguments hold a Target `out` and `scratch`.
+template <class P>
+struct KernelStep : PlanStep {
+    P p;
+    void (*kernel)(const P&);
+    Mask* mask;
+    Mask* changed = nullptr;  // the rows that came out other than they were; null: nobody asks
+    double row_cost = 1e4;    // floating-point operations a row, to judge whether threads are worth waking
+    int phase_y = 0, phase_x = 0, step_y = 1, step_x = 1;  // a transposed convolution works on every step-th row only
+    std::vector<int32_t> own;
+    std::vector<uint8_t> flags;
+    float bound = 0;
+
+    void run(const Frame& frame) override {
+        const std::vector<int32_t>& cells = rows();
+        const int n = done = static_cast<int>(cells.size());
+        if (!n) {
+            if (changed) changed->clear();
+            return;
+        }
+        const bool gated = changed && !frame.fresh;
+        if (gated) flags.resize(static_cast<size_t>(n));
+        const int parts = n * row_cost < 1e5 ? 1 : std::min(n, frame.pool->size());
+        frame.pool->run(parts, [&](int t) {
+            P q = p;
+            const int begin = static_cast<int>(static_cast<int64_t>(n) * t / parts);
+            q.out.cells = cells.data() + begin;
+            q.out.count = static_cast<int>(static_cast<int64_t>(n) * (t + 1) / parts) - begin;
+            q.scratch = frame.scratch[t];
+            if (gated) {
+                q.out.gate = Gate::largest;
+                q.out.bound = frame.gate * bound;
+                q.out.changed = flags.data() + begin;
+            }
+            kernel(q);
+        });
+        if (!changed) return;
+        if (frame.fresh) {
+            changed->fill();
+            if (frame.gate > 0) bound = deviation();
+        } else {
+            uint8_t* to = changed->open();
+            for (int i = 0; i < n; ++i) to[cells[static_cast<size_t>(i)]] = flags[static_cast<size_t>(i)];
+            changed->close(cells.front(), cells.back() + 1);
+        }
+    }
+
+ private:
+    const std::vector<int32_t>& rows() {
+        if (step_y == 1 && step_x == 1) return mask->cells();
+        own.clear();
+        for (const int32_t cell : mask->cells()) {
+            if (cell / p.out.width % step_y == phase_y && cell % p.out.width % step_x == phase_x) own.push_back(cell);
+        }
+        return own;
+    }
+
+    // The standard deviation of the map.
+    float deviation() const {
+        double sum = 0, squares = 0;
+        for (int r = 0; r < mask->rows(); ++r) {
+            const float* row = p.out.at + r * p.out.step;
+            for (int c = 0; c < p.out.channels; ++c) {
+                sum += row[c];
+                squares += static_cast<double>(row[c]) * row[c];
+            }
+        }
+        const double n = static_cast<double>(mask->rows()) * p.out.channels, mean = sum / n;
+        return static_cast<float>(std::sqrt(std::max(0.0, squares / n - mean * mean)));
+    }
+};
+
+// Row r takes `pieces` runs of `length` floats, run j from in[table[r][j]] (relative: from its own row, table[0][j]).
+// A negative entry leaves `fill`.
+struct Gather {
+    Target out;
+    const float* in;
+    ptrdiff_t in_step;
+    const int64_t* table;
+    int pieces, length;
+    bool relative;
+    float fill;
+    void* scratch;
+};
+
+inline void gather_rows(const Gather& p) {
+    for (int i = 0; i < p.out.count; ++i) {
+        const ptrdiff_t cell = p.out.cells[i];
+        float* row = p.out.at + cell * p.out.step;
+        const int64_t* from = p.table + (p.relative ? 0 : cell * p.pieces);
+        const float* base = p.in + (p.relative ? cell * p.in_step : 0);
+        for (int j = 0; j < p.pieces; ++j, row += p.length) {
+            if (from[j] < 0) {
+                std::fill(row, row + p.length, p.fill);
+            } else {
+                std::memcpy(row, base + from[j], sizeof(float) * static_cast<size_t>(p.length));
+            }
+        }
+    }
+}
+
+// The mean of all rows of a map. Sums of kSpan rows are kept, so that only spans with a miss are added again.
+struct MeanStep : PlanStep {
+    static constexpr int kSpan = 64;
+    Map in;
+    int channels;
+    float* out;
+    Mask* mask;  // of the map
+    std::vector<float> sums;
+
+    void run(const Frame& frame) override {
+        done = frame.fresh || mask->any();
+        if (!done) return;
+        const int rows = in.height * in.width, spans = (rows + kSpan - 1) / kSpan;
+        sums.resize(static_cast<size_t>(spans) * static_cast<size_t>(channels));
+        const uint8_t* bits = mask->bits();
+        for (int s = 0; s < spans; ++s) {
+            const int begin = s * kSpan, end = std::min(rows, begin + kSpan);
+            if (!frame.fresh && !std::memchr(bits + begin, 1, static_cast<size_t>(end - begin))) continue;
+            float* sum = sums.data() + static_cast<ptrdiff_t>(s) * channels;
+            std::fill(sum, sum + channels, 0.f);
+            for (int r = begin; r < end; ++r) {
+                const float* row = in.at + r * in.step;
+                for (int c = 0; c < channels; ++c) sum[c] += row[c];
+            }
+        }
+        std::vector<double> total(static_cast<size_t>(channels), 0.0);
+        for (int s = 0; s < spans; ++s) {
+            for (int c = 0; c < channels; ++c) total[static_cast<size_t>(c)] += sums[static_cast<size_t>(s) * static_cast<size_t>(channels) + static_cast<size_t>(c)];
+        }
+        for (int c = 0; c < channels; ++c) out[c] = static_cast<float>(total[static_cast<size_t>(c)] / rows);
+    }
+};
+
+// A value without a place, kept until its relative change (norm over norm) exceeds the gate; 0 keeps only equals.
+struct HoldStep : PlanStep {
+    const float* in;
+    float* out;
+    int channels;
+    Mask *mask, *changed;
+
+    void run(const Frame& frame) override {
+        if (!frame.fresh && !mask->any()) return changed->clear();
+        double change = 0, norm = 0;
+        bool finite = true;
+        for (int c = 0; c < channels; ++c) {
+            change += (static_cast<double>(in[c]) - out[c]) * (static_cast<double>(in[c]) - out[c]);
+            norm += static_cast<double>(out[c]) * out[c];
+            finite &= std::isfinite(in[c]);
+        }
+        done = frame.fresh || !finite || std::sqrt(change) > frame.gate * std::sqrt(norm);
+        if (!done) return changed->clear();
+        std::memcpy(out, in, sizeof(float) * static_cast<size_t>(channels));
+        changed->fill();
+    }
+};
+
+// Keeps the reference image: pixels that differ from it by more than the threshold, or that the caller names, are new.
+template <class T>
+struct InputStep : PlanStep {
+    float* out;
+    int rows, channels;
+    bool planar;  // the frame comes channel by channel
+    Mask* mask;
+    const T* data = nullptr;
+    const uint8_t* given = nullptr;
+    std::vector<T> held;  // the reference as it came
+
+    void run(const Frame& frame) override {
+        const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? rows : 1;
+        const auto keep = [&](int r) {
+            for (int c = 0; c < channels; ++c) {
+                const T value = held[static_cast<size_t>(r * pixel + c * channel)] = data[r * pixel + c * channel];
+                out[static_cast<ptrdiff_t>(r) * channels + c] = static_cast<float>(value);
+            }
+        };
+        held.resize(static_cast<size_t>(rows) * static_cast<size_t>(channels));
+        if (frame.fresh) {
+            mask->fill();
+            for (int r = 0; r < rows; ++r) keep(r);
+        } else if (given) {
+            take_given(keep);
+        } else {
+            compare(frame.threshold, pixel, channel, keep);
+        }
+        done = mask->count();
+    }
+
+    // No NaN and no infinity in what would be read.
+    bool finite() const {
+        const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? rows : 1;
+        const auto odd = [](T v) { return !(v - v == 0); };
+        int any = 0;
+        if (!given) {
+            const ptrdiff_t n = static_cast<ptrdiff_t>(rows) * channels;
+            for (ptrdiff_t i = 0; i < n; ++i) any |= odd(data[i]);
+            return !any;
+        }
+        for (int r = 0; r < rows; ++r) {
+            const void* found = std::memchr(given + r, 1, static_cast<size_t>(rows - r));
+            if (!found) break;
+            r = static_cast<int>(static_cast<const uint8_t*>(found) - given);
+            for (int c = 0; c < channels; ++c) any |= odd(data[r * pixel + c * channel]);
+        }
+        return !any;
+    }
+
+ private:
+    static bool differs(T a, T b, float threshold) {
+        const float change = static_cast<float>(a) - static_cast<float>(b);
+        return !(change <= threshold && -change <= threshold);
+    }
+
+    template <class Keep>
+    void take_given(const Keep& keep) {
+        uint8_t* bits = mask->open();
+        int low = rows, high = 0;
+        for (int r = 0; r < rows; ++r) {
+            const void* found = std::memchr(given + r, 1, static_cast<size_t>(rows - r));
+            if (!found) break;
+            r = static_cast<int>(static_cast<const uint8_t*>(found) - given);
+            low = std::min(low, r);
+            for (; r < rows && given[r]; ++r) {
+                bits[r] = 1;
+                keep(r);
+            }
+            high = r;
+        }
+        mask->close(low, high);
+    }
+
+    template <class Keep>
+    void compare(float threshold, ptrdiff_t pixel, ptrdiff_t channel, const Keep& keep) {
+        uint8_t* bits = mask->open();
+        int low = rows, high = 0;
+        constexpr int kRun = 512;  // pixels looked at together; most runs are equal
+        for (int first = 0; first < rows; first += kRun) {
+            const int n = std::min(kRun, rows - first);
+            int any = 0;
+            for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
+                const ptrdiff_t at = first * pixel + plane * channel, count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
+                const T *a = data + at, *b = held.data() + at;
+                for (ptrdiff_t i = 0; i < count; ++i) any |= differs(a[i], b[i], threshold);
+            }
+            if (!any) continue;
+            low = std::min(low, first);
+            high = first + n;
+            for (int r = first; r < first + n; ++r) {
+                for (int c = 0; c < channels && !bits[r]; ++c) {
+                    bits[r] = differs(data[r * pixel + c * channel], held[static_cast<size_t>(r * pixel + c * channel)], threshold);
+                }
+                if (bits[r]) keep(r);
+            }
+        }
+        mask->close(low, high);
+    }
+};
+
+// Writes the rows that missed into a tensor of the caller's own layout: element (row, channel) lies at row_at + channel_at.
+struct OutputStep : PlanStep {
+    Map in;
+    int channels;
+    Mask* mask;
+    std::vector<int64_t> row_at, channel_at;
+    float* out = nullptr;
+
+    void run(const Frame& frame) override {
+        if (frame.fresh || mask->full()) {
+            done = in.height * in.width;
+            constexpr int kSpan = 32;  // rows and channels at a time, so that what is read and written stays in the cache
+            for (int first = 0; first < done; first += kSpan) {
+                for (int c0 = 0; c0 < channels; c0 += kSpan) {
+                    for (int c = c0; c < std::min(channels, c0 + kSpan); ++c) {
+                        for (int r = first; r < std::min(done, first + kSpan); ++r) {
+                            out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        done = mask->count();
+        for (const int32_t r : mask->cells()) {
+            for (int c = 0; c < channels; ++c) out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
+        }
+    }
+};
+
+}  // namespace flux

@@ -1,0 +1,353 @@
+"""Convolutions, products, pooling, resizes, norms and pooled vectors as steps of a plan (see `lower_plan`)."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from fluxcompile.geometry import free_shape, is_placed, matrix_window
+from fluxcompile.ir import argument, is_constant, operand, shape
+from fluxcompile.passes.cache_pooling import is_even, pooling_matrix
+from fluxcompile.passes.flow import Join, WindowFlow, domain, layout
+from fluxcompile.passes.plan_pointwise import argument_or, epilogue, like, name_of
+from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of
+from fluxcompile.passes.rules import dims_of, pair
+from fluxcompile.passes.rules_window import RESIZES, conv_padding, pool_arguments, resize_matrix
+
+if TYPE_CHECKING:
+    from fluxcompile.passes.lower_plan import Lowering
+
+GROUPS = 64
+"""Outer free coordinates up to which a product repeats its weights instead of running in torch."""
+
+
+def head_of(lowering: "Lowering", node: Node) -> Node:
+    """The convolution or product a node's chain begins with."""
+    chain = lowering.chains.get(node)
+    return chain.members[0] if chain else node  # type: ignore[no-any-return]
+
+
+def seen_map(lowering: "Lowering", node: Node) -> Value | None:
+    """The operand of a window op when it lies as the map the window sees."""
+    flow = domain(node).flow
+    value = lowering.value(operand(node))
+    if not isinstance(flow, WindowFlow) or value is None or len(shape(node)) not in (3, 4):
+        return None
+    whole = value.layout.grid == flow.layout.grid and value.rows == flow.layout.rows and value.layout.map_dims
+    batch = shape(operand(node))[0] if len(shape(node)) == 4 else 1
+    return value if whole and batch == 1 else None
+
+
+def convolution(lowering: "Lowering", node: Node) -> Value | None:
+    conv = head_of(lowering, node)
+    if not is_constant(operand(conv, 1)) or not _is_constant_or_none(argument(conv, "bias")):
+        return None
+    if isinstance(domain(conv).flow, Join) or _of_a_vector(conv):
+        return _product(lowering, node, conv, lowering.tensor(operand(conv, 1)).flatten(1), _channel_dim(conv))
+    source = seen_map(lowering, conv)
+    if source is None:
+        return None
+    groups = argument(conv, "groups")
+    if not (source.plain or (groups == 1 and source.packed)):
+        source = lowering.copied(operand(conv), source)
+    stride, dilation = pair(argument(conv, "stride")), pair(argument(conv, "dilation"))
+    args = {
+        "weight": _weight(lowering, conv, source),
+        "bias": lowering.weight(argument(conv, "bias")),
+        "stride": list(stride),
+        "padding": [p[0] for p in conv_padding(conv)],
+        "dilation": list(dilation),
+        "groups": groups,
+    }
+    out = fresh(layout(node))
+    end = epilogue(lowering, node, out.order)
+    if end is None:
+        return None
+    return lowering.compute("conv2d", node, out, source=conv, x=part_of(source), **args, **end)
+
+
+def _of_a_vector(conv: Node) -> bool:
+    """A 1x1 convolution of one cell: a squeeze-excite's."""
+    sizes = {*shape(conv)[2:], *shape(operand(conv))[2:], *shape(operand(conv, 1))[2:]}
+    return layout(conv).is_global and layout(operand(conv)).is_global and sizes <= {1}
+
+
+def _is_constant_or_none(value: Any) -> bool:
+    return value is None or is_constant(value)
+
+
+def _channel_dim(conv: Node) -> int:
+    return len(shape(conv)) - len(shape(operand(conv, 1))) + 1
+
+
+def _weight(lowering: "Lowering", conv: Node, source: Value) -> Any:
+    """The weight, its input channels in the order the operand's lie in."""
+    if source.plain:
+        return lowering.weight(operand(conv, 1))
+    weight = lowering.tensor(operand(conv, 1))
+    turned = torch.empty_like(weight)
+    turned[:, torch.from_numpy(source.order)] = weight
+    return {"@": lowering.constant(turned, f"{operand(conv, 1).target}")}
+
+
+def transposed(lowering: "Lowering", node: Node) -> Value | None:
+    conv = head_of(lowering, node)
+    source = seen_map(lowering, conv)
+    if source is None or not is_constant(operand(conv, 1)) or not _is_constant_or_none(argument(conv, "bias")):
+        return None
+    source = source if source.plain else lowering.copied(operand(conv), source)
+    out = fresh(layout(node))
+    end = epilogue(lowering, node, out.order)
+    if end is None:
+        return None
+    args = {n: list(pair(argument(conv, n))) for n in ("stride", "padding", "dilation")}
+    args |= {"weight": lowering.weight(operand(conv, 1)), "bias": lowering.weight(argument(conv, "bias"))}
+    args |= {"groups": argument(conv, "groups")} | end
+    return lowering.compute("conv_transpose2d", node, out, gated=False, source=conv, x=part_of(source), **args)
+
+
+def linear(lowering: "Lowering", node: Node) -> Value | None:
+    head = head_of(lowering, node)
+    if not is_constant(operand(head, 1)) or not _is_constant_or_none(argument(head, "bias")):
+        return None
+    return _product(lowering, node, head, lowering.tensor(operand(head, 1)), len(shape(head)) - 1)
+
+
+def matmul(lowering: "Lowering", node: Node) -> Value | None:
+    """A product with a constant matrix is a linear layer."""
+    weight = operand(node, 1)
+    if not is_constant(weight) or len(shape(weight)) != 2 or len(shape(operand(node))) < 2:
+        return None
+    return _product(lowering, node, node, lowering.tensor(weight).T, len(shape(node)) - 1)
+
+
+def add_product(lowering: "Lowering", node: Node) -> Value | None:
+    head = head_of(lowering, node)
+    bias, a, weight = argument(head, "self"), argument(head, "mat1"), argument(head, "mat2")
+    if not (is_constant(bias) and is_constant(weight)) or argument(head, "alpha") != 1 or argument(head, "beta") != 1:
+        return None
+    value = lowering.tensor(bias).expand(shape(head)[-1])
+    return _product(lowering, node, head, lowering.tensor(weight).T, len(shape(head)) - 1, operand_=a, bias=value)
+
+
+def _product(
+    lowering: "Lowering",
+    node: Node,
+    head: Node,
+    weight: Tensor,
+    dim: int,
+    *,
+    operand_: Node | None = None,
+    bias: Tensor | None = None,
+) -> Value | None:
+    """A product of one free dimension with a weight (out, in): a 1x1 convolution of rows.
+
+    Other free dimensions become groups that share the weight.
+    """
+    given = argument_or(head, "bias") if bias is None else None
+    if bias is None and given is not None:
+        bias = lowering.tensor(given)
+    source = lowering.value(operand_ or operand(head))
+    at = layout(node)
+    if source is None or source.rows != at.rows or is_placed(source.layout.dims[dim]) or argument_or(head, "groups") not in (None, 1):
+        return None
+    outer = source.channels // source.index.shape[dim]
+    if outer > GROUPS or weight.dtype != torch.float32:
+        return None
+    out_dim = dim if len(shape(head)) == len(source.layout.dims) else None
+    if out_dim is None or at.dims != source.layout.with_dim(dim, at.dims[dim]).dims:
+        return None
+    if outer == 1 and source.packed:
+        turned = torch.empty_like(weight)
+        turned[:, torch.from_numpy(source.order)] = weight
+        weight, index = turned, source.index
+    else:
+        last = source.with_last(dim)
+        if last is None or not _evenly(last):
+            moved = np.moveaxis(np.arange(source.channels).reshape(_dim_last(source, dim)), -1, dim)
+            source = lowering.copied(operand_ or operand(head), source, moved.reshape(-1))
+        index = source.index
+    # Groups follow the storage; where each lies among the outer coordinates is what the result's index says.
+    starts = np.moveaxis(index, dim, -1).reshape(-1, index.shape[dim]).min(1)
+    rank = np.argsort(np.argsort(starts))
+    n = weight.shape[0]
+    outer_shape = [s for i, s in enumerate(source.index.shape) if i != dim]
+    channel = (rank[:, None] * n + np.arange(n)).reshape(*outer_shape, n)
+    result = Value(Storage(source.rows, outer * n), at, np.moveaxis(channel, -1, dim))
+    end = epilogue(lowering, node, result.order)
+    if end is None:
+        return None
+    whole = weight.repeat(outer, 1)[:, :, None, None].contiguous()
+    name = f"{operand(head, 1).target}.rows" if is_constant(operand(head, 1)) else "product"
+    args: dict[str, Any] = {"weight": {"@": lowering.constant(whole, name)}}
+    args["bias"] = {"@": lowering.constant(bias.repeat(outer), f"{name}.bias")} if bias is not None else None
+    args |= {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": outer}
+    return lowering.compute("conv2d", node, result, source=head, x=part_of(source), **args, **end)
+
+
+def _dim_last(source: Value, dim: int) -> list[int]:
+    return [*(s for i, s in enumerate(source.index.shape) if i != dim), source.index.shape[dim]]
+
+
+def _evenly(last: "np.ndarray[Any, Any]") -> bool:
+    """Groups that follow each other without gaps, in any order."""
+    starts = np.sort(last[:, 0])
+    return bool((starts == starts[0] + np.arange(len(starts)) * last.shape[1]).all())
+
+
+# --- windows without weights ---
+
+
+def pool(lowering: "Lowering", node: Node) -> Value | None:
+    source = seen_map(lowering, node)
+    if source is None:
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    average = name_of(node) != "max_pool2d"
+    if average and not (name_of(node) == "avg_pool2d" and is_even(node)):
+        return _resampled(lowering, node, source, (pooling_matrix(node, 0), pooling_matrix(node, 1)))
+    kernel, stride, padding, dilation = pool_arguments(node)
+    divisor = float(argument(node, "divisor_override") or kernel[0] * kernel[1]) if average else 0.0
+    args = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding), "dilation": list(dilation)}
+    kind = "mean" if average else "max"
+    return lowering.compute("pool2d", node, like(source, node), x=part_of(source), kind=kind, divisor=divisor, **args)
+
+
+def resize(lowering: "Lowering", node: Node) -> Value | None:
+    source = seen_map(lowering, node)
+    if source is None:
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    return _resampled(lowering, node, source, (resize_matrix(node, 0), resize_matrix(node, 1)))
+
+
+def _resampled(lowering: "Lowering", node: Node, source: Value, matrices: tuple[Any, Any]) -> Value:
+    args = {}
+    for axis, matrix in zip("yx", matrices, strict=True):
+        taps = matrix_window(matrix).table()
+        weights = np.take_along_axis(matrix, np.maximum(taps, 0), 1) * (taps >= 0)
+        index, weight = torch.from_numpy(taps.astype(np.int32)), torch.from_numpy(weights.astype(np.float32))
+        name = f"taps_{matrix.shape[0]}_{matrix.shape[1]}"
+        args[f"index_{axis}"] = {"@": lowering.constant(index, name)}
+        args[f"weight_{axis}"] = {"@": lowering.constant(weight, f"{name}.weight")}
+    out = Value(Storage(layout(node).rows, source.channels), layout(node), source.order.reshape(free_shape(layout(node))))
+    return lowering.compute("resample2d", node, out, x=part_of(source), **args)
+
+
+def adaptive_pool(lowering: "Lowering", node: Node) -> Value | None:
+    return mean(lowering, node) if layout(node).is_global else pool(lowering, node)
+
+
+def mean(lowering: "Lowering", node: Node) -> Value | None:
+    """The mean over every place, and over nothing else."""
+    source = lowering.value(operand(node))
+    flow = domain(node).flow
+    if source is None or not isinstance(flow, Join) or layout(node).rows != 1 or source.rows == 1:
+        return None
+    reduced = set(range(len(shape(operand(node)))))
+    if name_of(node) == "mean":
+        reduced = set(dims_of(node))
+    else:
+        reduced = {d for d in reduced if d >= len(reduced) - 2}
+    sizes = shape(operand(node))
+    placed = {i for i, d in enumerate(source.layout.dims) if is_placed(d)}
+    if any(sizes[d] > 1 and d not in placed for d in reduced) or not placed <= reduced:
+        return None
+    if any(free_shape(source.layout)[d] > 1 for d in placed):
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    index = source.order.reshape(free_shape(layout(node)))
+    out = Value(Storage(1, source.channels, fixed=True), layout(node), index)
+    mask = lowering.masks.of(operand(node).meta.get("changed", operand(node).meta["miss"]))
+    lowering.step("mean", node=node, mask=mask, out=part_of(out), x=part_of(source))
+    return out
+
+
+def hold(lowering: "Lowering", node: Node) -> Value | None:
+    source = lowering.value(operand(node))
+    if source is None or source.rows != 1:
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    gate = node.meta["changed"]
+    lowering.masks.known[gate] = changed = lowering.masks.new(1)
+    out = like(source, node)
+    mask = lowering.masks.of(node.meta["miss"])
+    lowering.step("hold", node=node, mask=mask, changed=changed, out=part_of(out), x=part_of(source))
+    return out
+
+
+# --- rows ---
+
+
+def layer_norm(lowering: "Lowering", node: Node) -> Value | None:
+    source = lowering.value(operand(node))
+    last = argument(node, "normalized_shape")
+    given = [argument(node, n) for n in ("weight", "bias")]
+    if source is None or int(np.prod(last)) != source.channels or not all(map(_is_constant_or_none, given)):
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    vectors = []
+    for n in given:
+        placed = None
+        if n is not None:
+            placed = torch.empty(source.channels)
+            placed[torch.from_numpy(source.order)] = lowering.tensor(n).reshape(-1)
+        vectors.append({"@": lowering.constant(placed, str(n.target))} if placed is not None else None)
+    eps = float(argument(node, "eps"))
+    args = {"x": part_of(source), "gamma": vectors[0], "beta": vectors[1], "epsilon": eps}
+    return lowering.compute("layer_norm", node, like(source, node), **args)
+
+
+def softmax(lowering: "Lowering", node: Node) -> Value | None:
+    """Along one free dimension; with others beside it, every combination of those is a row of its own."""
+    source, (dim,) = lowering.value(operand(node)), dims_of(node)
+    if source is None or is_placed(source.layout.dims[dim]) or layout(node).rows != source.rows:
+        return None
+    size = source.index.shape[dim]
+    last = source.with_last(dim)
+    if last is None or not source.packed or not _evenly(last):
+        moved = np.moveaxis(np.arange(source.channels).reshape(_dim_last(source, dim)), -1, dim)
+        source = lowering.copied(operand(node), source, moved.reshape(-1))
+    outer = source.channels // size
+    out = like(source, node)
+    if outer == 1:
+        return lowering.compute("softmax", node, out, x=part_of(source), scale=1.0)
+    whole = Value(Storage(source.rows, source.channels, fixed=True), out.layout, out.index)
+    dense = _own(lowering, node, source)
+    table = np.arange(source.rows * outer) // outer
+    name = lowering.constant(torch.from_numpy(table.astype(np.int32)), f"lookup_{table.size}")
+    reader = {"kind": "table", "in": {"mask": lowering.masks.of(node.meta["miss"])}, "table": {"@": name}}
+    mask = lowering.masks.join(table.size, [reader])
+    parts = [Part(v.storage, 0, source.rows, 1, 0, source.channels) for v in (whole, dense)]
+    lowering.step("softmax", node=node, mask=mask, out=parts[0], x=parts[1], scale=1.0, split=outer)
+    return whole
+
+
+def _own(lowering: "Lowering", node: Node, source: Value) -> Value:
+    """The value in a buffer of its own, so that its rows can be cut into shorter ones."""
+    if source.storage.home is None and source.channels == source.storage.channels and source.first == 0 \
+            and source.rows == source.storage.rows:
+        source.storage.fixed = True
+        return source
+    own = lowering.copied(operand(node), source, source.order)
+    own.storage.fixed = True
+    return own
+
+
+KERNELS = {
+    **dict.fromkeys(("conv2d", "conv1d"), convolution),
+    "conv_transpose2d": transposed,
+    "linear": linear,
+    **dict.fromkeys(("matmul", "mm"), matmul),
+    "addmm": add_product,
+    **dict.fromkeys(("max_pool2d", "avg_pool2d"), pool),
+    **dict.fromkeys(("adaptive_avg_pool2d", "_adaptive_avg_pool2d"), adaptive_pool),
+    **dict.fromkeys(RESIZES, resize),
+    "mean": mean,
+    "hold": hold,
+    "layer_norm": layer_norm,
+    **dict.fromkeys(("softmax", "_softmax"), softmax),
+}
+"""The rules of this file by ATen name, without overload."""

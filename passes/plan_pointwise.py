@@ -1,0 +1,356 @@
+"""Element-wise ops of a plan: terms of a `pointwise` step, or the epilogue of a convolution (see `lower_plan`)."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Node
+
+from fluxcompile.geometry import free_shape, to_rows
+from fluxcompile.ir import argument, is_constant, op_name, operand, shape
+from fluxcompile.passes.flow import Join, domain, has_domain, layout
+from fluxcompile.passes.moving_apart import keeps_rows
+from fluxcompile.passes.plan_values import Chain, Index, Part, Storage, Value, part_of
+
+if TYPE_CHECKING:
+    from fluxcompile.passes.lower_plan import Lowering
+
+aten = torch.ops.aten
+Term = list[Any]
+"""[name, a, b, other]: see `kernels.cpu.pointwise`."""
+
+
+def argument_or(node: Node, name: str) -> Any:
+    try:
+        return argument(node, name)
+    except KeyError:
+        return None
+
+
+def _clamp(node: Node) -> Term | None:
+    low, high = argument_or(node, "min"), argument_or(node, "max")
+    if any(isinstance(v, Node) for v in (low, high)):
+        return None
+    return ["clamp", -np.inf if low is None else float(low), np.inf if high is None else float(high), None]
+
+
+def _named(name: str, *arguments: str) -> Callable[[Node], Term | None]:
+    def term(node: Node) -> Term:
+        values = [float(argument(node, a)) for a in arguments]
+        return [name, *values, *[0.0] * (2 - len(values)), None]
+
+    return term
+
+
+def _gelu(node: Node) -> Term:
+    return ["gelu_tanh" if argument(node, "approximate") == "tanh" else "gelu", 0.0, 0.0, None]
+
+
+def _elu(node: Node) -> Term | None:
+    plain = argument(node, "scale") == 1 and argument(node, "input_scale") == 1
+    return ["elu", float(argument(node, "alpha")), 0.0, None] if plain else None
+
+
+def _bounded(node: Node) -> Term:
+    return ["clamp", float(argument(node, "min_val")), float(argument(node, "max_val")), None]
+
+
+ACTIVATIONS: dict[str, Callable[[Node], Term | None]] = {
+    "relu": _named("relu"),
+    "relu6": _named("relu6"),
+    "silu": _named("silu"),
+    "sigmoid": _named("sigmoid"),
+    "tanh": _named("tanh"),
+    "hardswish": _named("hardswish"),
+    "hardsigmoid": _named("hardsigmoid"),
+    "mish": _named("mish"),
+    "leaky_relu": _named("leaky", "negative_slope"),
+    "gelu": _gelu,
+    "elu": _elu,
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+    "clamp_max": _clamp,
+    "hardtanh": _bounded,
+    "neg": lambda node: ["scale", -1.0, 0.0, None],
+}
+"""Ops of one value; what they give is None where the kernels lack the setting."""
+
+BINARY = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "maximum": "max", "minimum": "min", "rsub": "rsub"}
+EPILOGUES = ("conv2d", "conv1d", "linear", "conv_transpose2d", "addmm")
+
+
+def name_of(node: Node) -> str:
+    return op_name(node.target).removeprefix("aten.")
+
+
+def find_chains(module: GraphModule) -> dict[Node, Chain]:
+    """Convolutions and products with what their epilogue takes over, by the node whose value they then compute."""
+    chains = {}
+    for node in module.graph.nodes:
+        if node.op != "call_function" or not has_domain(node) or name_of(node) not in EPILOGUES:
+            continue
+        chain = _grown(node)
+        if len(chain.members) > 1:
+            chains[chain.last] = chain
+    return chains
+
+
+def _grown(node: Node) -> Chain:
+    chain = Chain(node, members=[node])
+    while True:
+        user = _only_user(chain.last)
+        if user is None:
+            return chain
+        term = _activation(user)
+        if term is not None and chain.act is None and (chain.residual is None or chain.residual_first):
+            chain.act = term
+        elif name_of(user) == "add" and chain.residual is None and (other := _residual(chain.last, user)) is not None:
+            chain.residual, chain.residual_first = other, chain.act is None
+        else:
+            return chain
+        chain.last = user
+        chain.members.append(user)
+
+
+def _only_user(node: Node) -> Node | None:
+    """The one op that reads a value, cell by cell, when nothing else does and no gate stands between."""
+    users: list[Node] = [u for u in node.users if u.op != "call_function" or has_domain(u)]
+    if len(users) != 1 or len(node.users) != 1 or "changed" in node.meta or not has_domain(users[0]):
+        return None
+    (user,) = users
+    if user.op != "call_function" or domain(user).parts or domain(user).layout != layout(node) or shape(user) != shape(node):
+        return None
+    return user
+
+
+def _activation(node: Node) -> Term | None:
+    found = ACTIVATIONS.get(name_of(node))
+    term = found(node) if found else None
+    return term if term is not None and term[0] != "scale" else None
+
+
+def _residual(value: Node, add: Node) -> Node | None:
+    if argument(add, "alpha") != 1:
+        return None
+    others = [a for a in add.args if a is not value]
+    if len(others) != 1 or not isinstance(others[0], Node) or not has_domain(others[0]):
+        return None
+    (other,) = others
+    return other if layout(other) == layout(add) and shape(other) == shape(add) else None
+
+
+def epilogue(lowering: "Lowering", node: Node, order: Index) -> dict[str, Any] | None:
+    """The arguments of a convolution's epilogue, for a result whose channels lie as `order` says."""
+    chain = lowering.chains.get(node)
+    if chain is None:
+        return {}
+    found: dict[str, Any] = {"act": chain.act} if chain.act else {}
+    if chain.residual is not None:
+        value = lowering.value(chain.residual)
+        if value is None or not value.packed or not np.array_equal(value.order, order):
+            return None
+        found |= {"residual": part_of(value), "residual_first": chain.residual_first}
+    return found
+
+
+# --- steps of their own ---
+
+
+def unary(lowering: "Lowering", node: Node) -> Value | None:
+    source, term = lowering.value(operand(node)), ACTIVATIONS[name_of(node)](node)
+    if source is None or term is None:
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    out = like(source, node)
+    return lowering.compute("pointwise", node, out, x=part_of(source), terms=[term])
+
+
+def like(source: Value, node: Node) -> Value:
+    """A new value for a node of the same shape as `source`, its channels in the same order."""
+    return Value(Storage(source.rows, source.channels), layout(node), source.order.reshape(free_shape(layout(node))))
+
+
+def binary(lowering: "Lowering", node: Node) -> Value | None:
+    term, flow = BINARY[name_of(node)], domain(node).flow
+    if not (isinstance(flow, Join) or layout(node).is_global) or argument_or(node, "rounding_mode") is not None:
+        return None
+    first, second = node.args[:2]
+    alpha = float(argument_or(node, "alpha") or 1)
+    if alpha != 1 and term == "rsub":
+        return None
+    if not isinstance(second, Node):
+        source = lowering.value(first)
+        if source is None or layout(node).rows != source.rows:
+            return None
+        source = source if source.packed else lowering.copied(first, source)
+        return lowering.compute(
+            "pointwise", node, like(source, node), x=part_of(source), terms=[_scalar(term, float(second) * alpha)]  # type: ignore[arg-type]
+        )
+    if alpha != 1:
+        return None
+    assert isinstance(first, Node)
+    words = {n: w for n, w in (*flow.operands, *flow.constants)} if isinstance(flow, Join) else {}
+    lead, other = first, second
+    if not _leads(lowering, lead, words, node):
+        lead, other = second, first
+        term = {"sub": "rsub", "rsub": "sub"}.get(term, term)
+        if term == "div" or not _leads(lowering, lead, words, node):
+            return None
+    source = lowering.value(lead)
+    assert source is not None
+    order = source.order if source.packed else np.arange(source.channels)
+    operand_ = _other(lowering, node, other, words, order)
+    if operand_ is None:
+        return None
+    source = source if source.packed else lowering.copied(lead, source)
+    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=[[term, 0.0, 0.0, operand_]])
+
+
+def _scalar(term: str, value: float) -> Term:
+    match term:
+        case "add":
+            return ["scale", 1.0, value, None]
+        case "sub":
+            return ["scale", 1.0, -value, None]
+        case "rsub":
+            return ["scale", -1.0, value, None]
+        case "mul":
+            return ["scale", value, 0.0, None]
+        case "div":
+            return ["scale", 1 / value, 0.0, None]
+        case "max":
+            return ["clamp", value, np.inf, None]
+    return ["clamp", -np.inf, value, None]
+
+
+def _leads(lowering: "Lowering", node: Node, words: dict[Node, str], out: Node) -> bool:
+    """Whether the result has this operand's rows and channels."""
+    value = lowering.value(node)
+    return (
+        value is not None
+        and shape(node) == shape(out)
+        and _same_rows(node, words, value, out)
+        and free_shape(value.layout) == free_shape(layout(out))
+    )
+
+
+def _same_rows(node: Node, words: dict[Node, str], value: Value, out: Node) -> bool:
+    flow = domain(out).flow
+    if not isinstance(flow, Join):  # values without a place
+        return value.rows == layout(out).rows == 1
+    return keeps_rows(words[node], flow.out, value.layout, layout(out))
+
+
+def _other(lowering: "Lowering", node: Node, other: Node, words: dict[Node, str], order: Index) -> Any:
+    """The second operand: a map, a map of one channel, or a vector of the channels; None for what is none of these."""
+    shape_ = free_shape(layout(node))
+    if is_constant(other):
+        return _constant(lowering, node, other, order)
+    value = lowering.value(other)
+    if value is None:
+        return None
+    padded = value.index.reshape((1,) * (len(shape_) - value.index.ndim) + value.index.shape)
+    if any(a not in (1, b) for a, b in zip(padded.shape, shape_, strict=True)):
+        return None
+    if value.rows == 1 and layout(node).rows != 1:
+        index = np.broadcast_to(padded, shape_).reshape(-1)
+        wide = np.empty_like(index)
+        wide[order] = index
+        if wide.size == value.channels and np.array_equal(wide - value.start, np.arange(wide.size)):
+            return {"vector": part_of(value)}
+        table = (wide - value.start)[None]
+        row = Storage(1, wide.size, fixed=True)
+        spread = Value(row, value.layout, np.arange(wide.size))
+        mask = lowering.masks.of(other.meta.get("changed", other.meta["miss"]))
+        lowering.gather(mask, spread, value, table, relative=True, low=value.start, width=int(table.max()) + 1)
+        return {"vector": Part(row, 0, 1, 1, 0, wide.size)}
+    if not _same_rows(other, words, value, node):
+        return None
+    if value.channels == 1:
+        return {"map": part_of(value)}
+    index = np.broadcast_to(padded, shape_).reshape(-1)
+    if index.size == value.channels and value.packed and np.array_equal(index - value.start, order):
+        return {"map": part_of(value)}
+    wide = Value(Storage(value.rows, index.size), layout(node), order.reshape(shape_))
+    table = np.empty_like(index)
+    table[order] = index - value.start
+    mask = lowering.masks.of(other.meta.get("changed", other.meta["miss"]))
+    lowering.gather(mask, wide, value, table[None], relative=True, low=value.start, width=int(table.max()) + 1)
+    return {"map": part_of(wide)}
+
+
+def _constant(lowering: "Lowering", node: Node, other: Node, order: Index) -> Any:
+    """A constant operand: a vector of the channels where it is the same at every place, else a map."""
+    value = lowering.tensor(other).to(torch.float32)
+    at = layout(node)
+    whole = value.expand(shape(node)).numpy()
+    flat = to_rows(np.ascontiguousarray(whole), at)
+    placed = np.empty_like(flat)
+    placed[:, order] = flat
+    if (placed == placed[:1]).all():
+        return {"@": lowering.constant(torch.from_numpy(placed[0].copy()), f"{other.target}.channels")}
+    h, w = (at.rows, 1) if at.chain else (at.grid.h, at.grid.w)
+    table = torch.from_numpy(placed.reshape(h, w, -1).copy())
+    return {"@": lowering.constant(table, f"{other.target}.rows")}
+
+
+def square(lowering: "Lowering", node: Node) -> Value | None:
+    source, power = lowering.value(operand(node)), argument_or(node, "exponent")
+    if source is None or (name_of(node) == "pow" and power != 2):
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    itself = {"map": part_of(source)}
+    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=[["mul", 0.0, 0.0, itself]])
+
+
+def prelu(lowering: "Lowering", node: Node) -> Value | None:
+    source, slope = lowering.value(operand(node)), operand(node, 1)
+    if source is None or not is_constant(slope):
+        return None
+    source = source if source.packed else lowering.copied(operand(node), source)
+    each = _per_channel(lowering, node, lowering.tensor(slope), source.order, "slope")
+    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=[["prelu", 0.0, 0.0, each]])
+
+
+def _per_channel(lowering: "Lowering", node: Node, value: torch.Tensor, order: Index, name: str) -> Any:
+    """A vector along dimension 1 as one of the channels."""
+    rank = len(shape(node))
+    flat = value.reshape([-1 if i == 1 else 1 for i in range(rank)]).expand([*_ones(node)]).reshape(-1)
+    placed = torch.empty(flat.shape)
+    placed[torch.from_numpy(order)] = flat.float()
+    return {"@": lowering.constant(placed, name)}
+
+
+def _ones(node: Node) -> Sequence[int]:
+    return free_shape(layout(node))
+
+
+def batch_norm(lowering: "Lowering", node: Node) -> Value | None:
+    """One that no convolution took over: a scale and a shift for each channel."""
+    source = lowering.value(operand(node))
+    if source is None or argument_or(node, "training"):
+        return None
+    read = {n: argument(node, n) for n in ("weight", "bias", "running_mean", "running_var")}
+    if any(v is not None and not is_constant(v) for v in read.values()) or None in (read["running_mean"], read["running_var"]):
+        return None
+    mean, var = (lowering.tensor(read[n]).double() for n in ("running_mean", "running_var"))
+    scale = (var + float(argument(node, "eps"))).rsqrt()
+    if read["weight"] is not None:
+        scale = scale * lowering.tensor(read["weight"]).double()
+    shift = -mean * scale + (lowering.tensor(read["bias"]).double() if read["bias"] is not None else 0)
+    source = source if source.packed else lowering.copied(operand(node), source)
+    vectors = (_per_channel(lowering, node, v, source.order, n) for v, n in ((scale, "scale"), (shift, "shift")))
+    terms = [[op, 0.0, 0.0, v] for op, v in zip(("mul", "add"), vectors, strict=True)]
+    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=terms)
+
+
+POINTWISE = {
+    **dict.fromkeys(ACTIVATIONS, unary),
+    **dict.fromkeys(BINARY, binary),
+    **dict.fromkeys(("square", "pow"), square),
+    "prelu": prelu,
+    "batch_norm": batch_norm,
+}
+"""The rules of this file by ATen name, without overload."""
+

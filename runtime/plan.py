@@ -1,0 +1,396 @@
+"""Runs a program's plan with the CPU kernels: one call a frame, no torch unless a region asks for it.
+
+A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. What it
+returns is written anew by the next frame unless the caller still holds it: results are copied only when they are kept.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fluxcompile.errors import InputError, ProgramError
+from fluxcompile.geometry import from_rows, parse_layout, to_rows
+from fluxcompile.kernels import _cpu
+from fluxcompile.kernels.cpu import act_term, best_variant
+from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
+from fluxcompile.options import Policy
+from fluxcompile.program import Input, Program, Step
+from fluxcompile.runtime.frame import FrameStats, rebuild, require_count
+
+Array = npt.NDArray[Any]
+ALIGNMENT = 64
+DTYPES = {"f32": np.float32, "u8": np.uint8}
+
+
+class CpuStream:
+    """Frames of one camera, in order. A frame that is refused (InputError) leaves the caches as they were.
+
+    threads: of the kernels; results do not depend on how many. variant: of the kernels, the best of this machine when
+    not given.
+    """
+
+    def __init__(self, program: Program, policy: Policy, *, threads: int = 1, variant: str | None = None) -> None:
+        if program.plan is None:
+            raise ProgramError("this program has no plan for the CPU; use backend='reference'")
+        self.policy = policy
+        self.variant = variant or best_variant()
+        self._inputs = program.graphs["dense"].inputs
+        self._template, self._layers = program.template, program.layers
+        self._build = Builder(program, self.variant, threads)
+        self._plan = self._build.plan
+        self._segments = self._build.segments()
+        self._fresh, self._frame = True, 0
+        self._total = sum(layer.macs for layer in program.layers)
+        exact = policy.exact
+        radius = -1 if exact or policy.radius is None else policy.radius
+        self._plan.set(0.0 if exact else policy.threshold, 0.0 if exact else policy.gate, radius)
+        self._was_fresh = True
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the maps kept from frame to frame."""
+        return sum(b.nbytes for b in self._build.buffers)
+
+    def reset(self) -> None:
+        """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
+        self._fresh = True
+
+    def __call__(self, *frames: Any, miss: Any = None, motion: Any = None) -> Any:
+        """The model's outputs for the next frame: torch tensors if it was one, else numpy arrays.
+
+        miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
+        compared. motion: as `Stream` takes it; this backend follows none yet, a frame with motion runs dense.
+        """
+        require_count(frames, self._inputs)
+        arrays = [_checked(f, spec) for f, spec in zip(frames, self._inputs, strict=True)]
+        given = None if miss is None else _mask(miss, self._build.input_sizes)
+        for array, step in zip(arrays, self._build.inputs, strict=True):
+            if not self._plan.feed(step, array, None if self._fresh else given):
+                raise InputError("the frame has values that are NaN or infinite; drop it, the stream goes on")
+        fresh = self._fresh or (motion is not None and bool(np.any(np.asarray(motion))))
+        self._build.results.make_ready(self._plan)
+        for begin, end, region in self._segments:
+            self._plan.run(fresh, begin, end)
+            if region is not None:
+                region.run(self._plan, fresh)
+        self._was_fresh, self._fresh = fresh, False
+        self._frame += 1
+        tensors = any(type(f).__module__.partition(".")[0] == "torch" for f in frames)
+        return rebuild(self._template, self._build.results.leaves(tensors))
+
+    @property
+    def stats(self) -> FrameStats | None:
+        """What the last frame cost."""
+        if not self._frame:
+            return None
+        shares = self._build.shares()
+        done = sum(layer.macs * shares.get(i, 1.0) for i, layer in enumerate(self._layers))
+        h, w = self._build.input_sizes[0]
+        return FrameStats(
+            frame=self._frame - 1,
+            work_share=done / self._total if self._total else 0.0,
+            miss=np.frombuffer(self._plan.bits(self._build.plan_masks[0]), dtype=np.bool_).reshape(h, w),
+            dense=self._was_fresh,
+            layers={layer.name: shares.get(i, 1.0) for i, layer in enumerate(self._layers)},
+        )
+
+
+def _checked(frame: Any, spec: Input) -> Array:
+    """The frame as the dense array an input step reads; InputError says what does not fit."""
+    if hasattr(frame, "detach"):
+        frame = frame.detach().numpy()
+    try:
+        value = np.asarray(frame)
+    except ValueError as e:
+        raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers ({e})") from e
+    if tuple(value.shape) != tuple(spec.shape):
+        raise InputError(f"input {spec.name}: shape {value.shape}, the net was compiled for {tuple(spec.shape)}")
+    if value.dtype != DTYPES[spec.dtype]:
+        want = np.dtype(DTYPES[spec.dtype])
+        raise InputError(f"input {spec.name}: dtype {value.dtype}, the net was compiled for {want}")
+    return np.ascontiguousarray(value)
+
+
+def _mask(miss: Any, sizes: Sequence[tuple[int, int]]) -> Array:
+    value = np.asarray(miss)
+    if any(value.shape != size for size in sizes) or value.dtype != np.bool_:
+        raise InputError(f"miss: {value.dtype} {value.shape}, expected bool {sizes[0]}, one for each frame pixel")
+    return np.ascontiguousarray(value).view(np.uint8)
+
+
+class Builder:
+    """A plan's data as a `_cpu.Plan`: buffers made, weights packed, steps added, each once."""
+
+    def __init__(self, program: Program, variant: str, threads: int) -> None:
+        assert program.plan is not None
+        data = program.plan
+        self.constants, self.variant = program.constants, variant
+        self.plan = _cpu.Plan(variant, threads)
+        self.buffers = [_aligned(rows, channels) for rows, channels in data.buffers]
+        self.plan_masks = [self.plan.mask(rows) for rows in data.masks]
+        self.inputs: list[int] = []
+        self.input_sizes: list[tuple[int, int]] = []
+        self.results = Results(program)
+        self._regions: list[tuple[int, Region]] = []
+        self._costs: list[tuple[int, int, int]] = []  # (layer, step, rows)
+        self._program = program
+        for step in data.steps:
+            args = {k: self._argument(v) for k, v in step.args.items()}
+            try:
+                getattr(self, f"_{step.op}")(step, **args)
+            except (ValueError, TypeError) as e:
+                raise ProgramError(f"{step.path or step.op}: the plan's step {step.op} does not fit ({e})") from e
+
+    def segments(self) -> list[tuple[int, int, "Region | None"]]:
+        """Runs of steps, each with the region that follows it."""
+        found: list[tuple[int, int, Region | None]] = []
+        begin = 0
+        for end, region in self._regions:
+            found.append((begin, end, region))
+            begin = end
+        return [*found, (begin, len(self.plan), None)]
+
+    def shares(self) -> dict[int, float]:
+        """The share of each layer's rows that the last frame computed."""
+        done = self.plan.done()
+        shares = {layer: done[step] / rows for layer, step, rows in self._costs}
+        for _, region in self._regions:
+            shares |= dict.fromkeys(region.layers, float(region.ran))
+        return shares
+
+    def _argument(self, value: Any) -> Any:
+        match value:
+            case {"map": [buffer, first, h, w, channel, channels]}:
+                rows = self.buffers[buffer][first : first + h * w]
+                return rows.reshape(h, w, rows.shape[1])[:, :, channel : channel + channels]
+            case {"vector": part}:
+                return self._argument(part).reshape(-1)
+            case {"@": name}:
+                return self.constants[name]
+            case {"mask": index}:
+                return self.plan_masks[index]
+            case {"float": text}:
+                return float(text)
+            case list():
+                return [self._argument(v) for v in value]
+            case dict():
+                return {k: self._argument(v) for k, v in value.items()}
+        return value
+
+    def _added(self, step: Step, index: int, out: Array) -> None:
+        if step.layer >= 0:
+            self._costs.append((step.layer, index, out.shape[0] * out.shape[1]))
+
+    # --- masks ---
+
+    def _join(self, step: Step, out: int, readers: list[dict[str, Any]]) -> None:
+        parts = [
+            (r["in"], r["kind"], r.get("table"), r.get("keys"), *(r.get(k, 0) for k in ("first_in", "first_out", "count")))
+            for r in readers
+        ]
+        self.plan.join(out, parts)
+
+    def _window(self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], **source: int) -> None:
+        self.plan.window(out, source["in"], reads_y, reads_x, tuple(size))
+
+    def _limit(self, step: Step, out: int, near: int, **source: int) -> None:
+        self.plan.limit(out, source["in"], near)
+
+    def _reach(self, step: Step, out: int, width: int, **source: int) -> None:
+        self.plan.reach(out, source["in"], width)
+
+    # --- values ---
+
+    def _conv2d(self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any) -> None:
+        steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
+        packed = pack_conv2d(self.variant, weight, bias, groups=args["groups"], **steps)
+        self._added(step, self._packed(step, packed, (0, 0), out, x, args), out)
+
+    def _conv_transpose2d(self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any) -> None:
+        steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
+        packed = pack_conv_transpose2d(self.variant, weight, bias, groups=args["groups"], **steps)
+        last = -1
+        for phase, conv in packed.phases.items():
+            last = self._packed(step, conv, phase, out, x, args)
+        if step.layer >= 0:  # each phase computes one row in so many
+            self._costs.append((step.layer, last, max(1, out.shape[0] * out.shape[1] // len(packed.phases))))
+
+    def _packed(self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]) -> int:
+        name, a, b, _ = args.get("act") or ("none", 0.0, 0.0, None)
+        return self.plan.conv2d(
+            self._mask(step.mask), self._mask(step.changed), x, packed.weights, packed.bias, packed.taps, out,
+            packed.groups, packed.stride, packed.up, phase, *act_term(name, a, b), None, args.get("residual"),
+            args.get("residual_first", False),
+        )  # fmt: skip
+
+    def _mask(self, index: int) -> int:
+        return -1 if index < 0 else self.plan_masks[index]
+
+    def _pool2d(self, step: Step, out: Array, x: Array, kind: str, divisor: float, **args: Any) -> None:
+        taps = window_taps(*(tuple(args[k]) for k in ("kernel", "padding", "dilation")))
+        stride = tuple(args["stride"])
+        index = self.plan.pool2d(self._mask(step.mask), self._mask(step.changed), x, taps, out, kind, stride, divisor)
+        self._added(step, index, out)
+
+    def _resample2d(self, step: Step, out: Array, x: Array, **tables: Array) -> None:
+        order = ("index_y", "weight_y", "index_x", "weight_x")
+        masks = self._mask(step.mask), self._mask(step.changed)
+        self._added(step, self.plan.resample2d(*masks, x, *(tables[k] for k in order), out), out)
+
+    def _pointwise(self, step: Step, out: Array, x: Array, terms: list[Any]) -> None:
+        found = [(*act_term(name, a, b), _operand(other)) for name, a, b, other in terms]
+        masks = self._mask(step.mask), self._mask(step.changed)
+        self._added(step, self.plan.pointwise(*masks, x, found, out), out)
+
+    def _layer_norm(self, step: Step, out: Array, x: Array, gamma: Any, beta: Any, epsilon: float) -> None:
+        masks = self._mask(step.mask), self._mask(step.changed)
+        self._added(step, self.plan.layer_norm(*masks, x, gamma, beta, epsilon, out), out)
+
+    def _softmax(self, step: Step, out: Array, x: Array, scale: float, split: int = 1) -> None:
+        if split > 1:  # every combination of the other free coordinates is a row of its own
+            out, x = (v.reshape(-1, 1, v.shape[2] // split) for v in (out, x))
+        masks = self._mask(step.mask), self._mask(step.changed)
+        self._added(step, self.plan.softmax(*masks, x, scale, out), out)
+
+    def _gather(self, step: Step, out: Array, x: Array, table: Array, relative: bool, fill: float) -> None:
+        self._added(step, self.plan.gather(self._mask(step.mask), x, table, out, relative, fill), out)
+
+    def _mean(self, step: Step, out: Array, x: Array) -> None:
+        self._added(step, self.plan.mean(self._mask(step.mask), x, out), out)
+
+    def _hold(self, step: Step, out: Array, x: Array) -> None:
+        self._added(step, self.plan.hold(self._mask(step.mask), self._mask(step.changed), x, out), out)
+
+    def _constant(self, step: Step, out: Array, value: Array) -> None:
+        out[...] = value.reshape(out.shape)
+
+    # --- frames, results, regions ---
+
+    def _input(self, step: Step, out: Array, planar: bool, dtype: str, name: str) -> None:
+        self.inputs.append(self.plan.input(self._mask(step.mask), out, planar, dtype == "u8"))
+        self.input_sizes.append((out.shape[0], out.shape[1]))
+
+    def _output(self, step: Step, x: Array, index: int, shape: list[int], row_at: Array, channel_at: Array) -> None:
+        size = int(np.prod(shape))
+        at = self.plan.output(self._mask(step.mask), x, row_at, channel_at, size)
+        self.results.add(index, at, tuple(shape))
+
+    def _result(self, step: Step, index: int, value: Any) -> None:
+        self.results.loose[index] = value
+
+    def _region(self, step: Step, operands: list[Any], results: list[Any], misses: list[int]) -> None:
+        region = Region(self._program, step, operands, results, misses, self.results.env)
+        self._regions.append((len(self.plan), region))
+
+
+def _operand(other: Any) -> Any:
+    return other["map"] if isinstance(other, dict) and "map" in other else other
+
+
+def _aligned(rows: int, channels: int) -> Array:
+    """Zeros (rows, channels) that begin at a cache line."""
+    size = rows * channels
+    raw = np.zeros(size + ALIGNMENT // 4, dtype=np.float32)
+    skip = -raw.ctypes.data % ALIGNMENT // 4
+    return raw[skip : skip + size].reshape(rows, channels)
+
+
+class Results:
+    """The outputs of a frame. An array the caller kept is left to them; one nobody holds is written again."""
+
+    def __init__(self, program: Program) -> None:
+        self.env: dict[str, Any] = {}
+        """What regions made, by name, as torch tensors."""
+        self.loose: dict[int, Any] = {}
+        """Outputs that lie in no buffer: a name in `env`, a constant or a plain value."""
+        self._constants = program.constants
+        self._arrays: dict[int, Array] = {}
+        self._steps: dict[int, int] = {}
+        self._free: dict[int, int] = {}
+
+    def add(self, index: int, step: int, shape: tuple[int, ...]) -> None:
+        self._steps[index] = step
+        self._arrays[index] = np.zeros(shape, dtype=np.float32)
+
+    def make_ready(self, plan: Any) -> None:
+        """Before a frame: every output has an array of its own to go on from."""
+        for index, step in self._steps.items():
+            if index in self._free:
+                if sys.getrefcount(self._arrays[index]) <= self._free[index]:
+                    continue
+                self._arrays[index] = self._arrays[index].copy()
+            plan.bind(step, self._arrays[index])
+            self._free[index] = sys.getrefcount(self._arrays[index])
+
+    def leaves(self, tensors: bool) -> list[Any]:
+        count = len(self._arrays) + len(self.loose)
+        found: list[Any] = [None] * count
+        for index, array in self._arrays.items():
+            found[index] = array
+        for index, value in self.loose.items():
+            found[index] = self._loose(value)
+        return [_leaf(v, tensors) for v in found]
+
+    def _loose(self, value: Any) -> Any:
+        match value:
+            case {"%": name}:
+                return self.env[name].clone()
+            case {"@": name}:
+                return self._constants[name].copy()
+        return value
+
+
+def _leaf(value: Any, tensors: bool) -> Any:
+    if isinstance(value, np.ndarray):
+        if not tensors:
+            return value
+        import torch
+
+        return torch.from_numpy(value)
+    return value if tensors or not hasattr(value, "numpy") else value.numpy()
+
+
+class Region:
+    """Ops that no kernel knows, computed whole by torch when anything they read changed."""
+
+    def __init__(
+        self, program: Program, step: Step, operands: list[Any], results: list[Any], misses: list[int], env: dict[str, Any]
+    ) -> None:
+        assert step.body is not None
+        names = ", ".join(dict.fromkeys(op.op.split(".")[1] if "." in op.op else op.op for op in step.body.ops))
+        try:
+            from fluxcompile.runtime.execute import Executor, constants
+        except ModuleNotFoundError as e:
+            raise ProgramError(
+                f"{step.path or 'this net'}: {names} has no kernel on the CPU and runs through torch, which this machine "
+                "has not; pip install fluxcompile[compile]"
+            ) from e
+        self._run = Executor(step.body, constants(program))
+        self._operands, self._results, self._misses, self._env = operands, results, misses, env
+        self.layers = [op.layer for op in step.body.ops if op.layer >= 0]
+        self.ran = True
+
+    def run(self, plan: Any, fresh: bool) -> None:
+        self.ran = fresh or any(plan.any(m) for m in self._misses)
+        if not self.ran:
+            return
+        outputs, _ = self._run({o["name"]: self._read(o) for o in self._operands})
+        for result, value in zip(self._results, outputs, strict=True):
+            if "part" in result:
+                rows = to_rows(value.numpy(), parse_layout(result["layout"]))
+                part = result["part"]
+                part.reshape(rows.shape)[:, result["order"]] = rows
+            else:
+                self._env[result["name"]] = value
+
+    def _read(self, operand: dict[str, Any]) -> Any:
+        import torch
+
+        if "part" not in operand:
+            return self._env[operand["name"]]
+        part = operand["part"]
+        rows = part.reshape(-1, part.shape[2])[:, operand["order"]]
+        return torch.from_numpy(np.ascontiguousarray(from_rows(rows, parse_layout(operand["layout"]))))

@@ -445,6 +445,78 @@ void softmax(const std::string& variant, const Array& x, float scale, const Resu
     k.cached_softmax(p);
 }
 
+// Each in 0 .. most, with its place named if not.
+const int32_t* indices(const char* op, const char* what, const Array& a, int64_t size, int64_t most) {
+    const int32_t* at = vector_of<int32_t>(op, what, a, size);
+    for (int64_t i = 0; i < size; ++i) {
+        require(at[i] >= 0 && at[i] < most, op, ": ", what, "[", i, "] is ", at[i], ", it must be in 0 .. ", most - 1);
+    }
+    return at;
+}
+
+void attention(const std::string& variant, const Array& q, const Array& k, const Array& v, const Result& out,
+               const Array& cells, int heads, float scale, const Array& keys, const std::optional<Array>& group_of,
+               const std::optional<Array>& member_of, const std::optional<Array>& bias, const std::string& gate,
+               float bound, const std::optional<Result>& changed) {
+    const char* op = "attention";
+    const Kernels& kernels = find_variant(variant);
+    const View from = view(op, "q", q), key = view(op, "k", k), value = view(op, "v", v), to = view(op, "out", out);
+    require(apart(from, to) && apart(key, to) && apart(value, to), op, ": out overlaps q, k or v");
+    require(from.height == to.height && from.width == to.width, op, ": q has ", from.height, " x ", from.width,
+            " rows, the output map has ", to.height, " x ", to.width);
+    require(key.rows() == value.rows(), op, ": k has ", key.rows(), " rows, v has ", value.rows());
+    require(key.channels == from.channels, op, ": k has ", key.channels, " channels, q has ", from.channels);
+    require(value.channels == to.channels, op, ": v has ", value.channels, " channels, out has ", to.channels);
+    require(heads >= 1 && from.channels % heads == 0 && to.channels % heads == 0, op, ": ", heads,
+            " heads do not divide ", from.channels, " channels of q and ", to.channels, " of v");
+    require(keys.ndim() == 2 && keys.shape(0) >= 1 && keys.shape(1) >= 1 &&
+                static_cast<int64_t>(keys.shape(0)) <= kMost / static_cast<int64_t>(keys.shape(1)),
+            op, ": keys must be (groups, members), at least one of each");
+    const int64_t groups = static_cast<int64_t>(keys.shape(0)), members = static_cast<int64_t>(keys.shape(1));
+    require((groups == 1 || keys.stride(0) == members) && (members == 1 || keys.stride(1) == 1), op,
+            ": keys must be dense");
+    Attention p = {};
+    p.q = {from.at, from.step, from.height, from.width};
+    p.k = {key.at, key.step, key.height, key.width};
+    p.v = {value.at, value.step, value.height, value.width};
+    p.out = target(op, to, out, cells, {gate, bound, changed});
+    p.heads = heads;
+    p.dim = from.channels / heads;
+    p.value_dim = to.channels / heads;
+    p.scale = scale;
+    p.members = static_cast<int>(members);
+    p.keys = data_of<int32_t>(op, "keys", keys);
+    for (int64_t i = 0; i < groups * members; ++i) {
+        require(p.keys[i] >= 0 && p.keys[i] < key.rows(), op, ": keys[", i / members, ", ", i % members, "] is ",
+                p.keys[i], ", k has ", key.rows(), " rows");
+    }
+    if (group_of) p.group_of = indices(op, "group_of", *group_of, to.rows(), groups);
+    const int64_t rows = bias && bias->ndim() == 4 ? static_cast<int64_t>(bias->shape(2)) : kMost;
+    if (member_of) p.member_of = indices(op, "member_of", *member_of, to.rows(), rows);
+    if (bias) {
+        require(bias->ndim() == 4, op, ": bias must be (groups or 1, heads or 1, members of a group, keys)");
+        const int64_t shape[] = {static_cast<int64_t>(bias->shape(0)), static_cast<int64_t>(bias->shape(1)), rows,
+                                 static_cast<int64_t>(bias->shape(3))};
+        require((shape[0] == 1 || shape[0] == groups) && (shape[1] == 1 || shape[1] == heads) && shape[3] == members,
+                op, ": bias is (", shape[0], ", ", shape[1], ", ", shape[2], ", ", shape[3], "), it must be (", groups,
+                " or 1, ", heads, " or 1, members of a group, ", members, ")");
+        require(member_of || rows >= to.rows(), op, ": bias has ", rows, " members, the output map has ", to.rows(),
+                " rows; `member_of` says which are whose");
+        int64_t dense = 1;
+        for (size_t i = 4; i-- > 0; dense *= shape[i]) {
+            require(shape[i] == 1 || bias->stride(i) == dense, op, ": bias must be dense");
+        }
+        p.bias = data_of<float>(op, "bias", *bias);
+        p.bias_head = shape[1] > 1 ? static_cast<ptrdiff_t>(rows * members) : 0;
+        p.bias_group = shape[0] > 1 ? static_cast<ptrdiff_t>(shape[1] * rows * members) : 0;
+    }
+    p.scratch =
+        scratch(attention_scratch(static_cast<size_t>(members), static_cast<size_t>(heads), static_cast<size_t>(p.dim),
+                                  static_cast<size_t>(p.value_dim), static_cast<size_t>(to.channels)));
+    nb::gil_scoped_release unlocked;
+    kernels.cached_attention(p);
+}
+
 double peak_gflops(const std::string& variant, double seconds) {
     require(seconds > 0 && seconds <= 10, "peak_gflops: seconds is ", seconds, ", it must be in (0, 10]");
     const Kernels& k = find_variant(variant);
@@ -488,6 +560,10 @@ NB_MODULE(_cpu, m) {
           "changed"_a.noconvert().none());
     m.def("softmax", softmax, "variant"_a, "x"_a.noconvert(), "scale"_a, "out"_a.noconvert(), "cells"_a.noconvert(),
           "gate"_a, "bound"_a, "changed"_a.noconvert().none());
+    m.def("attention", attention, "variant"_a, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(),
+          "out"_a.noconvert(), "cells"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(),
+          "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none(), "gate"_a,
+          "bound"_a, "changed"_a.noconvert().none());
 }
 
 }  // namespace

@@ -83,3 +83,20 @@ def layer_norm(
 def softmax(
     variant: str, x: Floats, scale: float, out: Floats, cells: Ints, gate: str, bound: float, changed: Flags | None
 ) -> None: ...
+def attention(
+    variant: str,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    out: Floats,
+    cells: Ints,
+    heads: int,
+    scale: float,
+    keys: Ints,
+    group_of: Ints | None,
+    member_of: Ints | None,
+    bias: Floats | None,
+    gate: str,
+    bound: float,
+    changed: Flags | None,
+) -> None: ...

@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "attention",
     "axis_table",
     "best_variant",
     "conv2d",
@@ -189,3 +190,31 @@ def softmax(
 ) -> None:
     """softmax(scale * x) of each row over its channels."""
     _cpu.softmax(variant, x, scale, out, cells, gate, bound, changed)
+
+
+def attention(
+    variant: str,
+    heads: int,
+    scale: float,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    keys: Ints,
+    out: Floats,
+    cells: Ints,
+    *,
+    group_of: Ints | None = None,
+    member_of: Ints | None = None,
+    bias: Floats | None = None,
+    gate: str = "none",
+    bound: float = 0.0,
+    changed: Flags | None = None,
+) -> None:
+    """softmax(scale * q k' + bias) v of each row of q, head by head, over the rows `keys[group]` of k and v.
+
+    Row r of q is in group `group_of[r]` (else 0) and member `member_of[r]` (else r) of it; `bias` is
+    (groups or 1, heads or 1, members of a group, keys).
+    """
+    _cpu.attention(
+        variant, q, k, v, out, cells, heads, scale, keys, group_of, member_of, bias, gate, bound, changed
+    )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from fluxcompile.geometry import free_shape, is_placed, matrix_window
+from fluxcompile.geometry import Layout, free_shape, is_placed, matrix_window
 from fluxcompile.ir import argument, is_constant, operand, shape
 from fluxcompile.passes.cache_pooling import is_even, pooling_matrix
 from fluxcompile.passes.flow import Join, WindowFlow, domain, layout
@@ -336,6 +336,76 @@ def _own(lowering: "Lowering", node: Node, source: Value) -> Value:
     return own
 
 
+def attention(lowering: "Lowering", node: Node) -> Value | None:
+    """Queries against the keys of their group: of their window, or of everything."""
+    q, k, v = (argument(node, n) for n in ("query", "key", "value"))
+    found = [lowering.value(n) for n in (q, k, v)]
+    if any(x is None for x in found) or argument(node, "is_causal") or argument_or(node, "enable_gqa"):
+        return None
+    values: list[Value] = [x for x in found if x is not None]
+    rank = len(shape(node))
+    at, (own, other, _) = layout(node), values
+    batch = [d for d in range(rank - 2) if is_placed(own.layout.dims[d])]
+    if at.rows != own.rows or other.rows != values[2].rows or any(len(shape(n)) != rank for n in (q, k, v)):
+        return None
+    for x in values:
+        placed = [d for d in range(rank - 2) if is_placed(x.layout.dims[d])]
+        one_token = shape(node)[-2] == 1
+        if placed != batch or is_placed(x.layout.dims[-1]) or not (is_placed(x.layout.dims[-2]) or one_token):
+            return None
+    heads = [free_shape(x.layout)[:-2] for x in values]
+    if heads[0] != heads[1] or heads[0] != heads[2]:
+        return None
+    group_of, member_of, _ = _groups(own.layout, batch)
+    _, _, keys = _groups(other.layout, batch)
+    if keys.shape[0] != int(group_of.max()) + 1:
+        return None
+    bias = _bias(lowering, node, batch)
+    if bias is None:
+        return None
+    parts = [part_of(x if x.plain else lowering.copied(n, x)) for n, x in zip((q, k, v), values, strict=True)]
+    args = dict(zip("qkv", parts, strict=True)) | bias
+    tables = {"keys": keys, "group_of": group_of, "member_of": member_of}
+    args |= {n: {"@": lowering.constant(torch.from_numpy(t.astype(np.int32)), n)} for n, t in tables.items()}
+    scale = argument(node, "scale")
+    scale = float(scale) if scale is not None else shape(q)[-1] ** -0.5
+    return lowering.compute("attention", node, fresh(at), heads=int(np.prod(heads[0])), scale=scale, **args)
+
+
+def _groups(at: Layout, batch: list[int]) -> tuple[Any, Any, Any]:
+    """(group of each row, its place in it, rows by group and place) of tokens that attend to each other."""
+    index = at.row_index()
+    rows = np.moveaxis(index, [*batch, index.ndim - 2], range(len(batch) + 1)).reshape(-1, index.shape[-2])
+    group_of, member_of = np.zeros(at.rows, dtype=np.int64), np.zeros(at.rows, dtype=np.int64)
+    group_of[rows] = np.arange(rows.shape[0])[:, None]
+    member_of[rows] = np.arange(rows.shape[1])
+    return group_of, member_of, rows
+
+
+def _bias(lowering: "Lowering", node: Node, batch: list[int]) -> dict[str, Any] | None:
+    """The bias as (groups or 1, heads or 1, queries, keys); None where it is computed."""
+    mask = argument(node, "attn_mask")
+    if mask is None:
+        return {"bias": None}
+    if not is_constant(mask):
+        return None
+    value = lowering.tensor(mask)
+    if value.dtype == torch.bool:
+        value = torch.zeros(value.shape).masked_fill(~value, -torch.inf)
+    rank = len(shape(node))
+    value = value.float().reshape((1,) * (rank - value.dim()) + tuple(value.shape))
+    score = (*shape(node)[:-1], shape(argument(node, "key"))[-2])
+    others = [d for d in range(rank - 2) if d not in batch]
+    value = value.expand(*value.shape[:-2], *score[-2:])
+    for dims in (batch, others):  # shared by all, or told for each
+        if any(value.shape[d] > 1 for d in dims):
+            value = value.expand([score[d] if d in dims else s for d, s in enumerate(value.shape)])
+    value = value.permute(*batch, *others, rank - 2, rank - 1)
+    groups = int(np.prod(value.shape[: len(batch)]))
+    value = value.reshape(groups, -1, *score[-2:]).contiguous()
+    return {"bias": {"@": lowering.constant(value, "bias")}}
+
+
 KERNELS = {
     **dict.fromkeys(("conv2d", "conv1d"), convolution),
     "conv_transpose2d": transposed,
@@ -348,6 +418,7 @@ KERNELS = {
     "mean": mean,
     "hold": hold,
     "layer_norm": layer_norm,
+    "scaled_dot_product_attention": attention,
     **dict.fromkeys(("softmax", "_softmax"), softmax),
 }
 """The rules of this file by ATen name, without overload."""

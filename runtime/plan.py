@@ -255,6 +255,11 @@ class Builder:
         masks = self._mask(step.mask), self._mask(step.changed)
         self._added(step, self.plan.softmax(*masks, x, scale, out), out)
 
+    def _attention(self, step: Step, out: Array, heads: int, scale: float, **args: Any) -> None:
+        masks = self._mask(step.mask), self._mask(step.changed)
+        q, k, v, *tables = (args[n] for n in ("q", "k", "v", "keys", "group_of", "member_of", "bias"))
+        self._added(step, self.plan.attention(*masks, q, k, v, out, heads, scale, *tables), out)
+
     def _gather(self, step: Step, out: Array, x: Array, table: Array, relative: bool, fill: float) -> None:
         self._added(step, self.plan.gather(self._mask(step.mask), x, table, out, relative, fill), out)
 

@@ -376,6 +376,72 @@ inline Softmax softmax_of(const Array& x, float scale, const Result& out) {
     return p;
 }
 
+// Each in 0 .. most, with its place named if not.
+inline const int32_t* indices(const char* op, const char* what, const Array& a, int64_t size, int64_t most) {
+    const int32_t* at = vector_of<int32_t>(op, what, a, size);
+    for (int64_t i = 0; i < size; ++i) {
+        require(at[i] >= 0 && at[i] < most, op, ": ", what, "[", i, "] is ", at[i], ", it must be in 0 .. ", most - 1);
+    }
+    return at;
+}
+
+inline Attention attention_of(const Array& q, const Array& k, const Array& v, const Result& out, int heads, float scale,
+                              const Array& keys, const std::optional<Array>& group_of,
+                              const std::optional<Array>& member_of, const std::optional<Array>& bias) {
+    const char* op = "attention";
+    const View from = view(op, "q", q), key = view(op, "k", k), value = view(op, "v", v), to = view(op, "out", out);
+    require(apart(from, to) && apart(key, to) && apart(value, to), op, ": out overlaps q, k or v");
+    require(from.height == to.height && from.width == to.width, op, ": q has ", from.height, " x ", from.width,
+            " rows, the output map has ", to.height, " x ", to.width);
+    require(key.rows() == value.rows(), op, ": k has ", key.rows(), " rows, v has ", value.rows());
+    require(key.channels == from.channels, op, ": k has ", key.channels, " channels, q has ", from.channels);
+    require(value.channels == to.channels, op, ": v has ", value.channels, " channels, out has ", to.channels);
+    require(heads >= 1 && from.channels % heads == 0 && to.channels % heads == 0, op, ": ", heads,
+            " heads do not divide ", from.channels, " channels of q and ", to.channels, " of v");
+    require(keys.ndim() == 2 && keys.shape(0) >= 1 && keys.shape(1) >= 1 &&
+                static_cast<int64_t>(keys.shape(0)) <= kMost / static_cast<int64_t>(keys.shape(1)),
+            op, ": keys must be (groups, members), at least one of each");
+    const int64_t groups = static_cast<int64_t>(keys.shape(0)), members = static_cast<int64_t>(keys.shape(1));
+    require((groups == 1 || keys.stride(0) == members) && (members == 1 || keys.stride(1) == 1), op,
+            ": keys must be dense");
+    Attention p = {};
+    p.q = {from.at, from.step, from.height, from.width};
+    p.k = {key.at, key.step, key.height, key.width};
+    p.v = {value.at, value.step, value.height, value.width};
+    p.out = map_of(to, out);
+    p.heads = heads;
+    p.dim = from.channels / heads;
+    p.value_dim = to.channels / heads;
+    p.scale = scale;
+    p.members = static_cast<int>(members);
+    p.keys = data_of<int32_t>(op, "keys", keys);
+    for (int64_t i = 0; i < groups * members; ++i) {
+        require(p.keys[i] >= 0 && p.keys[i] < key.rows(), op, ": keys[", i / members, ", ", i % members, "] is ",
+                p.keys[i], ", k has ", key.rows(), " rows");
+    }
+    if (group_of) p.group_of = indices(op, "group_of", *group_of, to.rows(), groups);
+    const int64_t rows = bias && bias->ndim() == 4 ? static_cast<int64_t>(bias->shape(2)) : kMost;
+    if (member_of) p.member_of = indices(op, "member_of", *member_of, to.rows(), rows);
+    if (bias) {
+        require(bias->ndim() == 4, op, ": bias must be (groups or 1, heads or 1, members of a group, keys)");
+        const int64_t shape[] = {static_cast<int64_t>(bias->shape(0)), static_cast<int64_t>(bias->shape(1)), rows,
+                                 static_cast<int64_t>(bias->shape(3))};
+        require((shape[0] == 1 || shape[0] == groups) && (shape[1] == 1 || shape[1] == heads) && shape[3] == members,
+                op, ": bias is (", shape[0], ", ", shape[1], ", ", shape[2], ", ", shape[3], "), it must be (", groups,
+                " or 1, ", heads, " or 1, members of a group, ", members, ")");
+        require(member_of || rows >= to.rows(), op, ": bias has ", rows, " members, the output map has ", to.rows(),
+                " rows; `member_of` says which are whose");
+        int64_t dense = 1;
+        for (size_t i = 4; i-- > 0; dense *= shape[i]) {
+            require(shape[i] == 1 || bias->stride(i) == dense, op, ": bias must be dense");
+        }
+        p.bias = data_of<float>(op, "bias", *bias);
+        p.bias_head = shape[1] > 1 ? static_cast<ptrdiff_t>(rows * members) : 0;
+        p.bias_group = shape[0] > 1 ? static_cast<ptrdiff_t>(shape[1] * rows * members) : 0;
+    }
+    return p;
+}
+
 inline size_t scratch_of(const Conv2d& p) {
     return conv2d_scratch(static_cast<size_t>(p.taps), static_cast<size_t>(p.out.channels));
 }
@@ -385,6 +451,10 @@ inline size_t scratch_of(const Pool2d& p) {
 inline size_t scratch_of(const Resample2d& p) {
     return taps_scratch(static_cast<size_t>(p.taps_y) * static_cast<size_t>(p.taps_x),
                         static_cast<size_t>(p.out.channels));
+}
+inline size_t scratch_of(const Attention& p) {
+    return attention_scratch(static_cast<size_t>(p.members), static_cast<size_t>(p.heads), static_cast<size_t>(p.dim),
+                             static_cast<size_t>(p.value_dim), static_cast<size_t>(p.out.channels));
 }
 template <class RowOp>  // pointwise, layer norm, softmax
 size_t scratch_of(const RowOp& p) {

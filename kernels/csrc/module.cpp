@@ -113,6 +113,15 @@ void softmax(const std::string& variant, const Array& x, float scale, const Resu
     run("softmax", softmax_of(x, scale, out), k.cached_softmax, out, cells, {gate, bound, changed});
 }
 
+void attention(const std::string& variant, const Array& q, const Array& k, const Array& v, const Result& out,
+               const Array& cells, int heads, float scale, const Array& keys, const std::optional<Array>& group_of,
+               const std::optional<Array>& member_of, const std::optional<Array>& bias, const std::string& gate,
+               float bound, const std::optional<Result>& changed) {
+    const Kernels& kernels = find_variant(variant);
+    run("attention", attention_of(q, k, v, out, heads, scale, keys, group_of, member_of, bias),
+        kernels.cached_attention, out, cells, {gate, bound, changed});
+}
+
 double peak_gflops(const std::string& variant, double seconds) {
     require(seconds > 0 && seconds <= 10, "peak_gflops: seconds is ", seconds, ", it must be in (0, 10]");
     const Kernels& k = find_variant(variant);
@@ -156,6 +165,10 @@ NB_MODULE(_cpu, m) {
           "changed"_a.noconvert().none());
     m.def("softmax", softmax, "variant"_a, "x"_a.noconvert(), "scale"_a, "out"_a.noconvert(), "cells"_a.noconvert(),
           "gate"_a, "bound"_a, "changed"_a.noconvert().none());
+    m.def("attention", attention, "variant"_a, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(),
+          "out"_a.noconvert(), "cells"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(),
+          "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none(), "gate"_a,
+          "bound"_a, "changed"_a.noconvert().none());
     bind_plan(m);
 }
 

@@ -49,19 +49,30 @@ void cached_layer_norm(const LayerNorm& p) {
             float mean = sum(part);
             for (int c = full; c < channels; ++c) mean += in[c];
             mean /= (float)channels;
+            // `off` is what rounding left in the mean: channels that differ little beside a large mean need it.
             part = V{};
-            for (int c = 0; c < full; c += kLanes) part += (load(in + c) - mean) * (load(in + c) - mean);
-            float variance = sum(part);
-            for (int c = full; c < channels; ++c) variance += (in[c] - mean) * (in[c] - mean);
-            const float scale = 1 / __builtin_sqrtf(variance / (float)channels + p.epsilon);
+            V squares = {};
             for (int c = 0; c < full; c += kLanes) {
-                V v = (load(in + c) - mean) * scale;
+                const V d = load(in + c) - mean;
+                part += d;
+                squares += d * d;
+            }
+            float off = sum(part), variance = sum(squares);
+            for (int c = full; c < channels; ++c) {
+                off += in[c] - mean;
+                variance += (in[c] - mean) * (in[c] - mean);
+            }
+            off /= (float)channels;
+            variance = variance / (float)channels - off * off;
+            const float scale = 1 / __builtin_sqrtf((variance > 0 ? variance : 0 * variance) + p.epsilon);
+            for (int c = 0; c < full; c += kLanes) {
+                V v = (load(in + c) - mean - off) * scale;
                 if (p.gamma) v *= load(p.gamma + c);
                 if (p.beta) v += load(p.beta + c);
                 store(row + c, v);
             }
             for (int c = full; c < channels; ++c) {
-                row[c] = (in[c] - mean) * scale * (p.gamma ? p.gamma[c] : 1) + (p.beta ? p.beta[c] : 0);
+                row[c] = (in[c] - mean - off) * scale * (p.gamma ? p.gamma[c] : 1) + (p.beta ? p.beta[c] : 0);
             }
         }
         if (p.out.gate != Gate::none) commit(p.out, scratch, first, n);

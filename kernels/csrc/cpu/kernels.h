@@ -131,6 +131,23 @@ struct Softmax {
     void* scratch;
 };
 
+// Rows in out.cells are queries. Query row r belongs to group group_of[r] (null: all rows are group 0) and is member
+// member_of[r] of it (null: r); it attends to the rows keys[group * members + 0 .. members) of k and v.
+// score = scale * q . k + bias[group * bias_group + head * bias_head + member * members + key]; head h uses channels
+// h * dim .. of q and k, h * value_dim .. of v and of the output.
+struct Attention {
+    Map q, k, v;
+    Target out;
+    int heads, dim, value_dim;
+    float scale;
+    const int32_t* keys;
+    int members;
+    const int32_t *group_of, *member_of;
+    const float* bias;                // or null
+    ptrdiff_t bias_group, bias_head;  // strides in floats; 0 where shared
+    void* scratch;                    // attention_scratch(members, heads, dim, value_dim, channels) bytes
+};
+
 constexpr int kBlock = 168;  // rows worked on together: a multiple of every variant's tile
 
 constexpr size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -140,6 +157,18 @@ constexpr size_t rows_scratch(size_t channels) { return round64(kBlock * channel
 constexpr size_t conv2d_scratch(size_t taps, size_t channels) {
     return 2 * round64(kBlock * sizeof(void*)) + 2 * round64(kBlock * sizeof(int)) + round64(kBlock) +
            round64(kBlock * taps * sizeof(void*)) + round64(taps * 2 * sizeof(ptrdiff_t)) + rows_scratch(channels);
+}
+
+constexpr int kGather = 4096;                   // rows that attention sorts by their groups together
+constexpr int kMostTile = 14, kMostPanel = 32;  // of all variants
+
+constexpr size_t attention_scratch(size_t members, size_t /*heads*/, size_t dim, size_t /*value_dim*/,
+                                   size_t channels) {
+    members += kMostTile;
+    return 2 * round64(members * sizeof(void*)) + 3 * round64(kBlock * sizeof(void*)) +
+           round64(kBlock * sizeof(int32_t)) + round64(kBlock) + 2 * round64(kGather * sizeof(int32_t)) +
+           round64(dim * kMostPanel * sizeof(float)) + round64(members * kMostPanel * sizeof(float)) +
+           rows_scratch(channels);
 }
 
 constexpr size_t taps_scratch(size_t taps, size_t channels) {  // pooling and resampling
@@ -158,6 +187,7 @@ struct Kernels {
     void (*cached_pointwise)(const Pointwise&);
     void (*cached_layer_norm)(const LayerNorm&);
     void (*cached_softmax)(const Softmax&);
+    void (*cached_attention)(const Attention&);
     double (*peak)(int64_t rounds);  // floating-point operations done in `rounds` rounds of independent multiply-adds
 };
 

@@ -1,5 +1,6 @@
 // Every op; the translation units in variants/ include this once each.
 #pragma once
+#include "cached_attention.h"
 #include "cached_conv2d.h"
 #include "cached_depthwise2d.h"
 #include "cached_layer_norm.h"

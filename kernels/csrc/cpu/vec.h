@@ -75,5 +75,42 @@ FLUX_INLINE bool any(I mask) {
 #endif
 }
 
+#if defined(__clang__)
+#define FLUX_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FLUX_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, I{__VA_ARGS__})
+#endif
+
+template <int... lane>
+struct Lanes {};
+
+#if FLUX_LANES == 4
+typedef Lanes<0, 1, 2, 3> AllLanes;
+#elif FLUX_LANES == 8
+typedef Lanes<0, 1, 2, 3, 4, 5, 6, 7> AllLanes;
+#else
+typedef Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15> AllLanes;
+#endif
+
+// Swaps the lanes of a that have bit `s` set with those of b that have not.
+template <int s, int... lane>
+FLUX_INLINE void swap_lanes(V& a, V& b, Lanes<lane...>) {
+    const V low = FLUX_SHUFFLE(a, b, ((lane & s) ? kLanes + lane - s : lane)...);
+    b = FLUX_SHUFFLE(a, b, ((lane & s) ? kLanes + lane : lane + s)...);
+    a = low;
+}
+
+template <int s>
+FLUX_INLINE void transpose_bits(V* rows) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+        if (!(i & s)) swap_lanes<s>(rows[i], rows[i + s], AllLanes{});
+    }
+    if constexpr (s > 1) transpose_bits<s / 2>(rows);
+}
+
+// kLanes vectors as a square: rows become columns.
+FLUX_INLINE void transpose(V* rows) { transpose_bits<kLanes / 2>(rows); }
+
 }  // namespace
 }  // namespace flux

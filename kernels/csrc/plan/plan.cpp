@@ -179,6 +179,16 @@ class Plan {
         return add(std::move(step));
     }
 
+    int attention(int mask, int changed, const Array& q, const Array& k, const Array& v, const Result& out, int heads, float scale,
+                  const Array& keys, const std::optional<Array>& group_of, const std::optional<Array>& member_of,
+                  const std::optional<Array>& bias) {
+        const Attention p = attention_of(q, k, v, out, heads, scale, keys, group_of, member_of, bias);
+        keep({q, k, v, keys}, out, {group_of, member_of, bias});
+        auto step = kernel("attention", p, kernels_.cached_attention, mask, changed, out);
+        step->row_cost = 2.0 * p.members * (p.q.step + p.out.channels);
+        return add(std::move(step));
+    }
+
     // table: int32 (rows or 1, pieces), channels of the input counted row by row, -1 for `fill`.
     int gather(int mask, const Array& x, const Array& table, const Result& out, bool relative, float fill) {
         const char* op = "gather";
@@ -482,6 +492,9 @@ void bind_plan(nb::module_& m) {
         .def("layer_norm", &Plan::layer_norm, "mask"_a, "changed"_a, "x"_a.noconvert(), "gamma"_a.noconvert().none(),
              "beta"_a.noconvert().none(), "epsilon"_a, "out"_a.noconvert())
         .def("softmax", &Plan::softmax, "mask"_a, "changed"_a, "x"_a.noconvert(), "scale"_a, "out"_a.noconvert())
+        .def("attention", &Plan::attention, "mask"_a, "changed"_a, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(),
+             "out"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(), "group_of"_a.noconvert().none(),
+             "member_of"_a.noconvert().none(), "bias"_a.noconvert().none())
         .def("gather", &Plan::gather, "mask"_a, "x"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert(), "relative"_a,
              "fill"_a)
         .def("mean", &Plan::mean, "mask"_a, "x"_a.noconvert(), "out"_a.noconvert())

@@ -11,6 +11,7 @@ static void f32_cached_resample2d_avx2(const Resample2d& p) { cached_resample2d(
 static void f32_cached_pointwise_avx2(const Pointwise& p) { cached_pointwise(p); }
 static void f32_cached_layer_norm_avx2(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_avx2(const Softmax& p) { cached_softmax(p); }
+static void f32_cached_attention_6x16_avx2(const Attention& p) { cached_attention<6, 2>(p); }
 
 extern const Kernels avx2_kernels = {
     "avx2",
@@ -23,6 +24,7 @@ extern const Kernels avx2_kernels = {
     f32_cached_pointwise_avx2,
     f32_cached_layer_norm_avx2,
     f32_cached_softmax_avx2,
+    f32_cached_attention_6x16_avx2,
     peak,
 };
 

@@ -11,6 +11,7 @@ static void f32_cached_resample2d_avx512(const Resample2d& p) { cached_resample2
 static void f32_cached_pointwise_avx512(const Pointwise& p) { cached_pointwise(p); }
 static void f32_cached_layer_norm_avx512(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_avx512(const Softmax& p) { cached_softmax(p); }
+static void f32_cached_attention_14x32_avx512(const Attention& p) { cached_attention<14, 2>(p); }
 
 extern const Kernels avx512_kernels = {
     "avx512",
@@ -23,6 +24,7 @@ extern const Kernels avx512_kernels = {
     f32_cached_pointwise_avx512,
     f32_cached_layer_norm_avx512,
     f32_cached_softmax_avx512,
+    f32_cached_attention_14x32_avx512,
     peak,
 };
 

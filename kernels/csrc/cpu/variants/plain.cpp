@@ -14,6 +14,7 @@ extern const Kernels plain_kernels = {
     cached_pointwise,
     cached_layer_norm,
     cached_softmax,
+    cached_attention,
     peak,
 };
 

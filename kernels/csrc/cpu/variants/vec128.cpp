@@ -11,6 +11,7 @@ static void f32_cached_resample2d_vec128(const Resample2d& p) { cached_resample2
 static void f32_cached_pointwise_vec128(const Pointwise& p) { cached_pointwise(p); }
 static void f32_cached_layer_norm_vec128(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_vec128(const Softmax& p) { cached_softmax(p); }
+static void f32_cached_attention_4x8_vec128(const Attention& p) { cached_attention<4, 2>(p); }
 
 extern const Kernels vec128_kernels = {
     "vec128",
@@ -23,6 +24,7 @@ extern const Kernels vec128_kernels = {
     f32_cached_pointwise_vec128,
     f32_cached_layer_norm_vec128,
     f32_cached_softmax_vec128,
+    f32_cached_attention_4x8_vec128,
     peak,
 };
 

@@ -11,6 +11,7 @@ static void f32_cached_resample2d_wide(const Resample2d& p) { cached_resample2d(
 static void f32_cached_pointwise_wide(const Pointwise& p) { cached_pointwise(p); }
 static void f32_cached_layer_norm_wide(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_wide(const Softmax& p) { cached_softmax(p); }
+static void f32_cached_attention_14x32_wide(const Attention& p) { cached_attention<14, 2>(p); }
 
 extern const Kernels wide_kernels = {
     "wide",
@@ -23,6 +24,7 @@ extern const Kernels wide_kernels = {
     f32_cached_pointwise_wide,
     f32_cached_layer_norm_wide,
     f32_cached_softmax_wide,
+    f32_cached_attention_14x32_wide,
     peak,
 };
 

@@ -6,45 +6,73 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BUILT := build/kernels/.built
+CSRC := $(shell find kernels/csrc -name '*.cpp' -o -name '*.h')
+PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test sanitize tsan lint bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
-# torch first: what is installed later must fit the build that was chosen, not replace it.
+# torch first: what is installed later must fit the build that was chosen, not replace it. Then what builds: pip must not
+# isolate a build, or nothing of it could be kept.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluxcompile needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' >$(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[$(EXTRAS)]'
+	$(PIP) 'scikit-build-core>=1.0' 'nanobind>=2.4' cmake ninja
+	$(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# Compiles what changed. The first time, that was done above.
+$(BUILT): $(READY) kernels/CMakeLists.txt $(CSRC)
+	$(PIP) --no-deps --editable .
 	@touch $@
 
 # One thread: the small batches of changed tiles gain little from more, and a busy machine makes them wait for each other.
-demo: $(READY)  ## find faces in a clip, dense, exact and approximate; writes out/demo/ (DEMO="--frames 120")
+demo: $(BUILT)  ## find faces in a clip, dense, exact and approximate; writes out/demo/ (DEMO="--frames 120")
 	OMP_NUM_THREADS=1 $(BIN)/fluxcompile demo $(DEMO)
 
-test: $(READY)  ## all tests, one torch thread a worker
+test: $(BUILT)  ## all tests, one torch thread a worker
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not gpu'
 
-lint: $(READY)  ## ruff, mypy --strict, import contracts
+# A build of its own, installed beside the checkout's and found before it. The preloaded libraries must be the first.
+define sanitized
+	rm -rf build/$(1)/site
+	$(PIP) --no-deps --target build/$(1)/site . --config-settings build-dir=build/$(1) --config-settings cmake.build-type=Debug \
+		--config-settings cmake.define.FLUX_SANITIZE=$(1) --config-settings cmake.define.FLUX_WIDE=ON \
+		--config-settings cmake.define.CMAKE_CXX_COMPILER=$(CXX)
+	LD_PRELOAD="$$($(CXX) -print-file-name=$(2)) $$($(CXX) -print-file-name=libstdc++.so)" \
+		OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest --capture=sys --override-ini pythonpath='build/$(1)/site .' $(3)
+endef
+
+sanitize: export ASAN_OPTIONS := detect_leaks=0
+sanitize: $(READY)  ## the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call sanitized,address,libasan.so,tests/kernels)
+
+tsan: $(READY)  ## the kernels' tests of threads under ThreadSanitizer
+	$(call sanitized,thread,libtsan.so,tests/kernels/test_threads.py tests/kernels/test_sanitizers.py)
+
+lint: $(READY)  ## ruff, mypy --strict, import contracts, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
-bench: $(READY)  ## kernels against torch on the layers of a detector, by activity
-	$(BIN)/python -m fluxcompile.kernels.build
+bench: $(BUILT)  ## kernels against torch on the layers of a detector, by activity
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py
 
-format: $(READY)  ## ruff's formatter and safe fixes
+format: $(READY)  ## ruff's formatter and safe fixes, clang-format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CSRC)
 
 clean:  ## everything that can be made again, .venv included
-	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .editable build dist out kernels/_cpu*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,8 @@ try:
     from fluxcompile.kernels import _cpu
 except ImportError as error:
     raise ImportError(
-        "fluxcompile.kernels: the CPU extension is not built; run python -m fluxcompile.kernels.build"
+        f"fluxcompile.kernels: the CPU extension is missing or does not load ({error}); "
+        "install fluxcompile with a C++17 compiler at hand, in a checkout with `make` or `pip install --editable .`"
     ) from error
 
 __all__ = [

@@ -1,8 +1,9 @@
-"""What a user installs: the wheel, the sdist, and an import that needs no torch."""
+"""What a user installs: the wheel, the sdist, an editable checkout, and an import that needs no torch."""
 
 import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -23,8 +24,9 @@ TORCHLESS = (
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Return what a command prints; its errors become the test's message."""
+    """Return what a command prints; its errors become the test's message. Builds are quick ones."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"SKBUILD_CMAKE_BUILD_TYPE": "Debug", "CMAKE_BUILD_PARALLEL_LEVEL": "1"}
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -43,6 +45,18 @@ def test_torch_can_be_blocked(repo: Path) -> None:
         run(sys.executable, "-c", blocked, cwd=repo)
 
 
+@pytest.mark.parametrize("module", TORCHLESS)
+def test_import_needs_no_extension(module: str, repo: Path) -> None:
+    blocked = f"import sys; sys.modules['fluxcompile.kernels._cpu'] = None; import {module}; print('fine')"
+    assert run(sys.executable, "-c", blocked, cwd=repo) == "fine\n"
+
+
+def test_missing_extension_says_what_to_do(repo: Path) -> None:
+    blocked = "import sys; sys.modules['fluxcompile.kernels._cpu'] = None; import fluxcompile.kernels.cpu"
+    with pytest.raises(AssertionError, match=r"the CPU extension is missing or does not load .*; install fluxcompile"):
+        run(sys.executable, "-c", blocked, cwd=repo)
+
+
 @pytest.fixture(scope="module")
 def built(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a wheel from the checkout, an sdist, and a wheel from that sdist."""
@@ -57,6 +71,7 @@ def built(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
                 copy.symlink_to(os.readlink(original))
             else:
                 copy.write_bytes(original.read_bytes())
+    (source / "kernels" / "_cpu.other-python.so").touch()  # as an editable install for another Python leaves it
     build = (sys.executable, "-m", "build", "--no-isolation")
     run(*build, "--wheel", "--outdir", out / "direct", ".", cwd=source)
     run(*build, "--sdist", "--outdir", out / "sdist", ".", cwd=source)
@@ -76,15 +91,15 @@ def wheel_files(path: Path) -> set[str]:
 @pytest.mark.slow
 def test_wheel_holds_every_room(built: dict[str, Path], repo: Path) -> None:
     files = wheel_files(built["wheel"])
-    tracked = {
-        f"fluxcompile/{path.relative_to(repo).as_posix().removeprefix('fluxcompile/')}": path.suffix
+    ours = {
+        f"fluxcompile/{path.relative_to(repo).as_posix().removeprefix('fluxcompile/')}"
         for room in ("fluxcompile", *ROOMS)
         for path in (repo / room).rglob("*")
-        if "__pycache__" not in path.parts
+        if path.suffix in (".py", ".pyi", ".html", ".txt", ".typed") and path.name != "CMakeLists.txt"
     }
-    needed = {name for name, suffix in tracked.items() if suffix in (".py", ".html", ".typed")}
-    assert needed - files == set()
-    assert files - set(tracked) == set()
+    extension = f"fluxcompile/kernels/_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
+    assert {"fluxcompile/census.txt", "fluxcompile/kernels/_cpu.pyi"} <= ours
+    assert files == ours | {extension}
 
 
 @pytest.mark.slow
@@ -109,4 +124,9 @@ def test_installed_without_torch(which: str, built: dict[str, Path], tmp_path: P
     where, strays = run(python, "-c", code, cwd=tmp_path).splitlines()
     assert where.endswith("fluxcompile/passes/__init__.py")
     assert strays == "[]"
+    assert run(python, "-c", "import fluxcompile; print(fluxcompile.__file__)", cwd=repo).startswith(str(repo))
+    code = "from fluxcompile.kernels import _cpu, cpu; print(_cpu.__file__); print(cpu.best_variant())"
+    extension, variant = run(python, "-c", code, cwd=tmp_path).splitlines()
+    assert Path(extension).parent == Path(where).parent.parent / "kernels"
+    assert variant != "wide"
     assert "compile" in run(tmp_path / "venv" / "bin" / "fluxcompile", "--help", cwd=tmp_path)

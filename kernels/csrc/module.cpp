@@ -9,16 +9,23 @@ namespace flux {
 
 void bind_plan(nb::module_& m);
 
+#if defined(FLUX_SANITIZE)
+void bind_broken(nb::module_& m);
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 namespace {
 
-// Memory that a kernel may use while it runs; grown, never given back, one a thread.
+// Memory that a kernel may use while it runs; grown, never given back, one a thread. A sanitizer sees its true size.
 void* scratch(size_t bytes) {
     struct Free {
         void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
     };
     thread_local std::unique_ptr<char, Free> memory;
     thread_local size_t held = 0;
-    if (held < bytes) {
+    if (held < bytes || (kSanitized && held != bytes)) {
         memory.reset(static_cast<char*>(::operator new(bytes, std::align_val_t(64))));
         held = bytes;
     }
@@ -170,6 +177,9 @@ NB_MODULE(_cpu, m) {
           "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none(), "gate"_a,
           "bound"_a, "changed"_a.noconvert().none());
     bind_plan(m);
+#if defined(FLUX_SANITIZE)
+    bind_broken(m);
+#endif
 }
 
 }  // namespace

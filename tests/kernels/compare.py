@@ -1,4 +1,4 @@
-"""What the kernel tests share: the extension or a skip, maps of small integers, lists of rows, and one comparison.
+"""What the kernel tests share: maps of small integers, lists of rows, and one comparison.
 
 Products and sums of small integers are exact in float32, whatever their order: linear kernels must then agree exactly.
 """
@@ -11,13 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-cpu: Any = pytest.importorskip(
-    "fluxcompile.kernels.cpu",
-    reason="the CPU extension is not built, and building it needs cmake, c++ and nanobind",
-    exc_type=ImportError,
-)
-
-from fluxcompile.kernels import _cpu  # noqa: E402
+from fluxcompile.kernels import _cpu, cpu
 
 Array = np.ndarray[Any, Any]
 
@@ -96,6 +90,13 @@ def cell_lists(draw: st.DrawFn, rows: int) -> Array:
         "shuffle": random.integers(0, rows, rows),
     }[kind]
     return cells.astype(np.int32)
+
+
+@st.composite
+def gates(draw: st.DrawFn, cells: Array) -> dict[str, Any]:
+    """Arguments of a gate that lets every change pass, so that the map must come out as without it; or of none."""
+    gate = draw(st.sampled_from(("none", "none", "largest", "mean")))
+    return {} if gate == "none" else {"gate": gate, "bound": 0.0, "changed": np.zeros(len(cells), np.uint8)}
 
 
 def some_cells(rows: int) -> Iterator[Array]:

@@ -1,6 +1,5 @@
 """Each variant of the convolution against torch in double, and against the plain oracle, over fuzzed shapes."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.kernels.compare import (
     assert_matches,
     cell_lists,
     cpu,
+    gates,
     integers,
     margins,
     merged,
@@ -105,14 +105,14 @@ def cases(draw: st.DrawFn, depthwise: bool = False) -> Case:
     )
 
 
-def check(variant: str, case: Case, cells: Array, around_x: Margins, around_out: Margins) -> None:
+def check(variant: str, case: Case, cells: Array, around_x: Margins, around_out: Margins, **gate: Any) -> None:
     want = case.dense()
     assert want.shape[:2] == case.size
     cache = integers(1, *want.shape)
     x, _ = slice_of(case.x, around_x.before, around_x.after)
     out, whole = slice_of(cache, around_out.before, around_out.after)
     expected, _ = slice_of(merged(cache, cells, want), around_out.before, around_out.after)
-    cpu.conv2d(case.packed(variant), x, out, cells)
+    cpu.conv2d(case.packed(variant), x, out, cells, **gate)
     np.testing.assert_array_equal(whole, expected.base)
 
 
@@ -122,7 +122,7 @@ def check(variant: str, case: Case, cells: Array, around_x: Margins, around_out:
 def test_equals_torch(variant: str, data: st.DataObject) -> None:
     case = data.draw(cases())
     cells = data.draw(cell_lists(case.size[0] * case.size[1]))
-    check(variant, case, cells, data.draw(margins()), data.draw(margins()))
+    check(variant, case, cells, data.draw(margins()), data.draw(margins()), **data.draw(gates(cells)))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -131,7 +131,7 @@ def test_equals_torch(variant: str, data: st.DataObject) -> None:
 def test_depthwise_equals_torch(variant: str, data: st.DataObject) -> None:
     case = data.draw(cases(depthwise=True))
     cells = data.draw(cell_lists(case.size[0] * case.size[1]))
-    check(variant, case, cells, data.draw(margins()), data.draw(margins()))
+    check(variant, case, cells, data.draw(margins()), data.draw(margins()), **data.draw(gates(cells)))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -165,12 +165,15 @@ def test_transposed_equals_torch(variant: str, data: st.DataObject) -> None:
     want = dense[0].permute(1, 2, 0).float().numpy()
     cells = data.draw(cell_lists(want.shape[0] * want.shape[1]))
     cache = integers(1, *want.shape)
-    out = cache.copy()
+    around_x, around_out = data.draw(margins()), data.draw(margins())
+    out, whole = slice_of(cache, around_out.before, around_out.after)
+    expected, _ = slice_of(merged(cache, cells, want), around_out.before, around_out.after)
     packed = pack_conv_transpose2d(
         variant, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
-    cpu.conv_transpose2d(packed, x, out, cells)
-    np.testing.assert_array_equal(out, merged(cache, cells, want))
+    x, _ = slice_of(x, around_x.before, around_x.after)
+    cpu.conv_transpose2d(packed, x, out, cells, **data.draw(gates(cells)))
+    np.testing.assert_array_equal(whole, expected.base)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -274,19 +277,6 @@ def test_linear_over_rows(variant: str) -> None:
     out, cells = np.zeros((1, 50, 30), np.float32), np.array([0, 3, 49], np.int32)
     cpu.conv2d(pack_conv2d(variant, weight[:, :, None, None], bias), x, out, cells)
     np.testing.assert_array_equal(out, merged(np.zeros_like(out), cells, x @ weight.T + bias))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_threads_share_a_map(variant: str) -> None:
-    """Threads take parts of one list, without the GIL; the result is the same to the bit."""
-    x, weight = reals(0, 40, 40, 16), reals(1, 24, 16, 3, 3)
-    packed, cells = pack_conv2d(variant, weight, padding=(1, 1)), np.arange(1600, dtype=np.int32)
-    alone, together = np.zeros((2, 40, 40, 24), np.float32)
-    cpu.conv2d(packed, x, alone, cells, act="silu")
-    parts = [part.copy() for part in np.array_split(cells, 4)]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda part: cpu.conv2d(packed, x, together, part, act="silu"), parts))
-    np.testing.assert_array_equal(together, alone)
 
 
 def test_comparison_can_fail() -> None:

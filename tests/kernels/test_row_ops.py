@@ -15,6 +15,7 @@ from tests.kernels.compare import (
     assert_matches,
     cell_lists,
     cpu,
+    gates,
     integers,
     margins,
     merged,
@@ -43,7 +44,7 @@ def check(data: st.DataObject, want: Array, run: Any, x: Array, exact: bool) -> 
     cache = integers(1, *want.shape)
     out, whole = slice_of(cache, around_out.before, around_out.after)
     expected, _ = slice_of(merged(cache, cells, want), around_out.before, around_out.after)
-    run(slice_of(x, around_x.before, around_x.after)[0], out, cells)
+    run(slice_of(x, around_x.before, around_x.after)[0], out, cells, **data.draw(gates(cells)))
     if exact:
         np.testing.assert_array_equal(whole, expected.base)
     else:
@@ -56,20 +57,32 @@ def check(data: st.DataObject, want: Array, run: Any, x: Array, exact: bool) -> 
 def test_pool(variant: str, data: st.DataObject) -> None:
     kernel, stride = (data.draw(st.tuples(*[st.integers(1, most)] * 2)) for most in (4, 3))
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
-    size = [data.draw(st.integers(max(1, k - 2 * p), 12)) for k, p in zip(kernel, padding, strict=True)]
-    x = integers(data.draw(st.integers(0, 99)), *size, data.draw(CHANNELS))
     kind = data.draw(st.sampled_from(("max", "mean", "mean of all", "sum")))
+    dilation = data.draw(st.tuples(*[st.integers(1, 3 if kind == "max" else 1)] * 2))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    size = [data.draw(st.integers(max(1, r - 2 * p), 14)) for r, p in zip(reach, padding, strict=True)]
+    x = integers(data.draw(st.integers(0, 99)), *size, data.draw(CHANNELS))
     area = float(kernel[0] * kernel[1])
     dense = {
-        "max": lambda: F.max_pool2d(nchw(x), kernel, stride, padding),
+        "max": lambda: F.max_pool2d(nchw(x), kernel, stride, padding, dilation),
         "mean": lambda: F.avg_pool2d(nchw(x), kernel, stride, padding, count_include_pad=False),
         "mean of all": lambda: F.avg_pool2d(nchw(x), kernel, stride, padding, count_include_pad=True),
         "sum": lambda: F.avg_pool2d(nchw(x), kernel, stride, padding, divisor_override=1),
     }[kind]()
-    taps = cpu.window_taps(kernel, padding)
+    taps = cpu.window_taps(kernel, padding, dilation)
     options = {"stride": stride, "divisor": area if kind == "mean of all" else 0.0}
-    run = lambda x, out, cells: cpu.pool2d(variant, kind.split()[0], taps, x, out, cells, **options)  # noqa: E731
+    run = lambda x, out, cells, **gate: cpu.pool2d(variant, kind.split()[0], taps, x, out, cells, **options, **gate)  # noqa: E731
     check(data, nhwc(dense), run, x, exact=kind in ("max", "sum"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pool_of_nothing(variant: str) -> None:
+    """A window of which no tap lies in the map is -inf to torch's max_pool2d, and 0 to its avg_pool2d."""
+    x, cells = np.ones((1, 1, 5), np.float32), np.zeros(1, np.int32)
+    for kind, want in (("max", -np.inf), ("mean", 0), ("sum", 0)):
+        out = np.ones_like(x)
+        cpu.pool2d(variant, kind, cpu.window_taps((1, 2), (0, 1), (1, 3)), x, out, cells)
+        assert out.ravel().tolist() == [want] * 5
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -94,7 +107,7 @@ def test_resample(variant: str, data: st.DataObject) -> None:
     dense = F.interpolate(nchw(x), size=wanted, mode=mode, **options)
     name = mode.removeprefix("bi")
     tables = [cpu.axis_table(name, i, o, corners) for i, o in zip(size, wanted, strict=True)]
-    run = lambda x, out, cells: cpu.resample2d(variant, *tables, x, out, cells)  # noqa: E731
+    run = lambda x, out, cells, **gate: cpu.resample2d(variant, *tables, x, out, cells, **gate)  # noqa: E731
     check(data, nhwc(dense), run, x, exact=mode == "nearest")
 
 
@@ -135,9 +148,12 @@ def test_pointwise(variant: str, data: st.DataObject) -> None:
             shapes = ((size[2],),) if name == "prelu" else (size, (*size[:2], 1), (size[2],))
             other = integers(i + 1, *data.draw(st.sampled_from(shapes)), most=2)
             want = np.where(want < 0, want * other, want) if name == "prelu" else TERMS[name](want, other)
+            if other.ndim == 3:
+                around = data.draw(margins())
+                other, _ = slice_of(other, around.before, around.after)
             term = (name, 0.0, 0.0, other)
         terms.append(term)
-    run = lambda x, out, cells: cpu.pointwise(variant, terms, x, out, cells)  # noqa: E731
+    run = lambda x, out, cells, **gate: cpu.pointwise(variant, terms, x, out, cells, **gate)  # noqa: E731
     check(data, want, run, x, exact=True)
 
 
@@ -154,12 +170,13 @@ def test_pointwise_in_place_divides_and_activates(variant: str) -> None:
 @QUICK
 @given(data=st.data())
 def test_layer_norm(variant: str, data: st.DataObject) -> None:
-    tokens, channels = data.draw(st.integers(1, 12)), data.draw(st.sampled_from((2, 7, 8, 33, 192, 387)))
-    x = reals(data.draw(st.integers(0, 99)), 1, tokens, channels) * 3 + 5
+    size = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 12), st.sampled_from((1, 2, 7, 8, 33, 192, 387))))
+    x = integers(data.draw(st.integers(0, 99)), *size, most=9) + 5  # reals of two channels may all but cancel
+    channels = size[2]
     gamma, beta = (reals(i, channels) if data.draw(st.booleans()) else None for i in (1, 2))
     tensors = [None if v is None else torch.from_numpy(v).double() for v in (gamma, beta)]
     want = F.layer_norm(torch.from_numpy(x).double(), (channels,), *tensors, eps=1e-5).float().numpy()
-    run = lambda x, out, cells: cpu.layer_norm(variant, gamma, beta, 1e-5, x, out, cells)  # noqa: E731
+    run = lambda x, out, cells, **gate: cpu.layer_norm(variant, gamma, beta, 1e-5, x, out, cells, **gate)  # noqa: E731
     check(data, want, run, x, exact=False)
 
 
@@ -167,10 +184,10 @@ def test_layer_norm(variant: str, data: st.DataObject) -> None:
 @QUICK
 @given(data=st.data())
 def test_softmax(variant: str, data: st.DataObject) -> None:
-    tokens, channels = data.draw(st.integers(1, 12)), data.draw(st.sampled_from((1, 7, 8, 33, 400)))
-    x = reals(data.draw(st.integers(0, 99)), 1, tokens, channels) * data.draw(st.sampled_from((1, 30, 1000)))
+    size = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 12), st.sampled_from((1, 7, 8, 33, 400))))
+    x = reals(data.draw(st.integers(0, 99)), *size) * data.draw(st.sampled_from((1, 30, 1000)))
     want = F.softmax(torch.from_numpy(x).double() * 0.5, -1).float().numpy()
-    run = lambda x, out, cells: cpu.softmax(variant, 0.5, x, out, cells)  # noqa: E731
+    run = lambda x, out, cells, **gate: cpu.softmax(variant, 0.5, x, out, cells, **gate)  # noqa: E731
     check(data, want, run, x, exact=False)
 
 

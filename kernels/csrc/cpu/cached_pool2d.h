@@ -1,4 +1,5 @@
-// Largest, mean or sum of a window, for the active rows; taps outside the map are left out.
+// Largest, mean or sum of a window, for the active rows; taps outside the map are left out. A window that lies outside
+// as a whole gives -inf or 0, as torch has it.
 //
 //   f32_cached_pool2d_plain
 //       each row, channel and tap in turn: the oracle
@@ -6,13 +7,16 @@
 //       the taps inside the map are listed once a row, then 4 vectors of channels run over them
 #pragma once
 #include "target.h"
+#if !defined(FLUX_LANES)
+#include <cmath>
+#endif
 
 namespace flux {
 namespace {
 
 inline float divisor(const Pool2d& p, int hits) {
     if (p.kind != Pool::mean) return 1;
-    return p.divisor != 0 ? p.divisor : (float)hits;
+    return p.divisor != 0 ? p.divisor : (float)(hits ? hits : 1);
 }
 
 #if !defined(FLUX_LANES)
@@ -27,14 +31,14 @@ void cached_pool2d(const Pool2d& p) {
             float* row = row_of(p.out, scratch, first, i);
             for (int c = 0; c < p.out.channels; ++c) {
                 int hits = 0;
-                double total = 0;
+                double total = p.kind == Pool::max ? (double)-INFINITY : 0;
                 for (int t = 0; t < p.taps; ++t) {
                     const int iy = y + p.tap_y[t], ix = x + p.tap_x[t];
                     if (iy < 0 || iy >= p.in.height || ix < 0 || ix >= p.in.width) continue;
                     const float v = p.in.at[((ptrdiff_t)iy * p.in.width + ix) * p.in.step + c];
                     if (p.kind != Pool::max) {
                         total += v;
-                    } else if (!hits || v > total || v != v) {
+                    } else if (v > total || v != v) {
                         total = v;
                     }
                     ++hits;
@@ -52,7 +56,7 @@ template <int N, bool kMax>
 FLUX_INLINE void pool_channels(const float* const* taps, int hits, int channel, int lanes, float scale, float* row) {
     V acc[N];
     if (!hits) {
-        for (int j = 0; j < N; ++j) acc[j] = V{};
+        for (int j = 0; j < N; ++j) acc[j] = kMax ? splat(-__builtin_inff()) : V{};
     }
     for (int t = 0; t < hits; ++t) {
 #pragma GCC unroll 4
@@ -94,7 +98,7 @@ void pool_rows(const Pool2d& p) {
                 if (iy < 0 || iy >= p.in.height || ix < 0 || ix >= p.in.width) continue;
                 taps[hits++] = p.in.at + ((ptrdiff_t)iy * p.in.width + ix) * p.in.step;
             }
-            const float scale = hits ? 1 / divisor(p, hits) : 1;
+            const float scale = 1 / divisor(p, hits);
             int c = 0;
             for (; c + 4 * kLanes <= channels; c += 4 * kLanes)
                 pool_channels<4, kMax>(taps, hits, c, kLanes, scale, row);

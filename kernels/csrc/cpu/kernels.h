@@ -193,7 +193,7 @@ struct Kernels {
 
 extern const Kernels plain_kernels, vec128_kernels, wide_kernels, avx2_kernels, avx512_kernels;
 
-// The variants in this build, best first and at the end "wide", which is for tests alone; null ends the list.
+// The variants in this build, best first and at the end "wide", which only builds for tests have; null ends the list.
 extern const Kernels* const variants[];
 
 bool runs_here(const Kernels& kernels);

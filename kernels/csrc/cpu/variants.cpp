@@ -11,7 +11,7 @@ const Kernels* const variants[] = {
     &vec128_kernels,
 #endif
     &plain_kernels,
-#if defined(FLUX_VECTORS)
+#if defined(FLUX_WIDE)
     &wide_kernels,
 #endif
     nullptr,

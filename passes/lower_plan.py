@@ -40,8 +40,14 @@ RULES: dict[str, Rule] = KERNELS | MOVES | POINTWISE
 IDENTITY = (torch.ops.aten.to.dtype, torch.ops.aten._to_copy.default)
 
 
-def lower_plan(module: GraphModule, constants: dict[str, Tensor]) -> Plan:
-    """The plan of a graph with masks; the constants it names are added to `constants`."""
+def lower_plan(module: GraphModule, constants: dict[str, Tensor]) -> Plan | None:
+    """The plan of a graph with masks; the constants it names are added to `constants`.
+
+    None for a net whose inputs the kernels cannot read: neither float32 nor uint8.
+    """
+    images = inputs(module)
+    if any(n.meta["val"].dtype not in (torch.float32, torch.uint8) or not has_rows(layout(n)) for n in images):
+        return None
     return Lowering(module, constants).run()
 
 
@@ -225,8 +231,6 @@ class Lowering:
         reference = next(n for n in node.users if n.target is flux.merge.default)
         dtype = node.meta["val"].dtype
         self.masks.known[node.meta["miss"]] = mask = self.masks.new(layout(node).rows)
-        if not has_rows(layout(node)) or dtype not in (torch.float32, torch.uint8):
-            raise NotImplementedError  # the caller keeps the reference executor
         value = fresh(layout(node), fixed=True)
         planar = bool(layout(node).dims[-1]) and any(getattr(f, "axis", "") for f in layout(node).dims[-1])  # type: ignore[union-attr]
         kind = "u8" if dtype == torch.uint8 else "f32"

@@ -34,7 +34,8 @@ class CpuStream:
 
     def __init__(self, program: Program, policy: Policy, *, threads: int = 1, variant: str | None = None) -> None:
         if program.plan is None:
-            raise ProgramError("this program has no plan for the CPU; use backend='reference'")
+            taken = ", ".join(f"{i.name} {i.dtype}" for i in program.graphs["dense"].inputs)
+            raise ProgramError(f"the CPU kernels take float32 and uint8 images, this net takes {taken}; use backend='reference'")
         self.policy = policy
         self.variant = variant or best_variant()
         self._inputs = program.graphs["dense"].inputs

@@ -476,9 +476,7 @@ def from_rows(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
 
 def free_shape(layout: Layout) -> tuple[int, ...]:
     """How many channels each dimension of a layout walks: its size without the places in it."""
-    return tuple(
-        1 if isinstance(d, Chain) else math.prod(f.size for f in d if not f.axis) for d in layout.dims
-    )
+    return tuple(1 if isinstance(d, Chain) else math.prod(f.size for f in d if not f.axis) for d in layout.dims)
 
 
 def own_pixels(cells: int, pixels: int, scale: float, origin: float) -> tuple[Ints, Ints]:

@@ -8,7 +8,8 @@
  ->
     %y = aten.scaled_dot_product_attention(%q, %k, %v, @bias, scale=0.125)
 
-The scale and the bias may be missing, and the scale may be a division. Left alone: intermediate values with a second
+The scale and the bias may be missing, and the scale may be a division. Channels first, the last product is written
+the other way round, values times the transposed weights: the result is then transposed back. Left alone: intermediate values with a second
 user, anything between the products but scale, one bias and softmax, and products over other than the last two of three
 or four dimensions.
 """
@@ -27,8 +28,14 @@ def fuse_attention(module: GraphModule) -> int:
     count = 0
     for product in calls(module, PRODUCTS):
         soft, v = operand(product), product.args[1]
-        if not _only(soft, SOFTMAX, product) or not isinstance(v, Node):
+        if not isinstance(v, Node):
             continue
+        turned = not _only(soft, SOFTMAX, product)
+        if turned:  # values x weights, both transposed
+            soft, v = v, soft
+            if not _swaps_last(soft) or not _only(soft, None, product) or not _only(operand(soft), SOFTMAX, soft):
+                continue
+            soft = operand(soft)
         if argument(soft, "dim") not in (-1, soft.meta["val"].dim() - 1):
             continue
         score, bias = operand(soft), None
@@ -42,14 +49,17 @@ def fuse_attention(module: GraphModule) -> int:
             continue
         first, scale = found
         q, kt = first.args
-        if not isinstance(q, Node) or not isinstance(kt, Node) or not _fits(q, kt, v, bias, product):
+        if not isinstance(q, Node) or not isinstance(kt, Node):
             continue
         with module.graph.inserting_before(product):
+            values = _transposed(module, v) if turned else v
             k = _transposed(module, kt)
+            if not _fits(q, kt, values, bias):
+                continue
             path = product.meta.get("path", "")
-            new = call(module, aten.scaled_dot_product_attention.default, q, k, v, bias, path=path, scale=scale)
+            new = call(module, aten.scaled_dot_product_attention.default, q, k, values, bias, path=path, scale=scale)
+            new = call(module, aten.transpose.int, new, -2, -1) if turned else new
         if new.meta["val"].shape != product.meta["val"].shape:
-            module.graph.erase_node(new)
             continue
         replace(product, new)
         count += 1
@@ -80,7 +90,7 @@ def _scaled(node: object, user: Node | None) -> tuple[Node, float] | None:
     return None
 
 
-def _fits(q: Node, kt: Node, v: Node, bias: Node | None, product: Node) -> bool:
+def _fits(q: Node, kt: Node, v: Node, bias: Node | None) -> bool:
     ranks = {len(shape(n)) for n in (q, kt, v)}
     if (
         len(ranks) != 1
@@ -97,10 +107,15 @@ def _fits(q: Node, kt: Node, v: Node, bias: Node | None, product: Node) -> bool:
     )
 
 
+def _swaps_last(node: Node) -> bool:
+    """A transpose of the last two dimensions."""
+    rank = len(shape(node))
+    if node.target is aten.transpose.int:
+        return {argument(node, n) % rank for n in ("dim0", "dim1")} == {rank - 1, rank - 2}
+    order = [d % rank for d in argument(node, "dims")] if node.target is aten.permute.default else []
+    return order == [*range(rank - 2), rank - 1, rank - 2]
+
+
 def _transposed(module: GraphModule, node: Node) -> Node:
     """The keys: what was transposed to make `node`, else `node` transposed back."""
-    rank = len(shape(node))
-    swapped = {rank - 1, rank - 2}
-    if node.target is aten.transpose.int and {argument(node, n) % rank for n in ("dim0", "dim1")} == swapped:
-        return operand(node)
-    return call(module, aten.transpose.int, node, -2, -1)
+    return operand(node) if _swaps_last(node) else call(module, aten.transpose.int, node, -2, -1)

@@ -69,7 +69,12 @@ class Lowering:
         for node in inputs(self.module):
             self._input(node)
         for node in self.module.graph.nodes:
-            if node.op == "call_function" and has_domain(node) and node not in self.values and node not in self.absorbed:
+            if (
+                node.op == "call_function"
+                and has_domain(node)
+                and node not in self.values
+                and node not in self.absorbed
+            ):
                 self._lower(node)
         self._end_region()
         (results,) = output(self.module).args[:1]
@@ -84,10 +89,14 @@ class Lowering:
         path, layer = (node.meta.get("path", ""), node.meta.get("layer", -1)) if node else ("", -1)
         self.plan.steps.append(Step(op, args, mask, changed, layer, path))
 
-    def compute(self, op: str, node: Node, out: Value, *, gated: bool = True, source: Node | None = None, **args: Any) -> Value:
+    def compute(
+        self, op: str, node: Node, out: Value, *, gated: bool = True, source: Node | None = None, **args: Any
+    ) -> Value:
         """Add the step that computes a node's value in the rows that miss; `source` names the layer it is."""
         changed = self._changed(node) if gated else -1
-        self.step(op, node=source or node, mask=self.masks.of(node.meta["miss"]), changed=changed, out=part_of(out), **args)
+        self.step(
+            op, node=source or node, mask=self.masks.of(node.meta["miss"]), changed=changed, out=part_of(out), **args
+        )
         return out
 
     def constant(self, value: Tensor, name: str) -> str:
@@ -166,7 +175,9 @@ class Lowering:
         mask = self.masks.of(node.meta.get("changed", node.meta["miss"]))
         if not source.packed or not np.array_equal(source.order, order):
             source = self.copied(node, source, order)
-        self.step("pointwise", mask=mask, out=self.rows_of(to, source.rows), x=self.rows_of(source, source.rows), terms=[])
+        self.step(
+            "pointwise", mask=mask, out=self.rows_of(to, source.rows), x=self.rows_of(source, source.rows), terms=[]
+        )
 
     # --- nodes ---
 
@@ -261,7 +272,9 @@ class Lowering:
             return
         nodes, self.region = self.region, []
         inside = set(nodes)
-        reads = list(dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in inside and n.op != "get_attr"))
+        reads = list(
+            dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in inside and n.op != "get_attr")
+        )
         writes = [n for n in nodes if any(u not in inside for u in n.users)]
         operands, results = [], []
         for n in reads:
@@ -278,7 +291,12 @@ class Lowering:
         watched = list(dict.fromkeys(m for n in writes for m in _miss_of(n)))
         masks = [{"mask": self.masks.of(m)} for m in watched]
         self.plan.steps.append(
-            Step("region", {"operands": operands, "results": results, "misses": masks}, path=nodes[0].meta.get("path", ""), body=body)
+            Step(
+                "region",
+                {"operands": operands, "results": results, "misses": masks},
+                path=nodes[0].meta.get("path", ""),
+                body=body,
+            )
         )
 
     def _crossing(self, node: Node) -> dict[str, Any]:
@@ -289,7 +307,11 @@ class Lowering:
         if not value.packed:
             value = self.copied(node, value)
         at = {"name": node.name, "shape": list(shape(node)), "layout": str(layout(node))}
-        return {**at, "part": part_of(value), "order": {"@": self.constant(torch.from_numpy(value.order.copy()), "order")}}
+        return {
+            **at,
+            "part": part_of(value),
+            "order": {"@": self.constant(torch.from_numpy(value.order.copy()), "order")},
+        }
 
     # --- the end ---
 
@@ -341,4 +363,3 @@ def _run_length(table: "np.ndarray[Any, Any]") -> int:
             best = length
             break
     return best
-

@@ -151,7 +151,12 @@ def _product(
         bias = lowering.tensor(given)
     source = lowering.value(operand_ or operand(head))
     at = layout(node)
-    if source is None or source.rows != at.rows or is_placed(source.layout.dims[dim]) or argument_or(head, "groups") not in (None, 1):
+    if (
+        source is None
+        or source.rows != at.rows
+        or is_placed(source.layout.dims[dim])
+        or argument_or(head, "groups") not in (None, 1)
+    ):
         return None
     outer = source.channels // source.index.shape[dim]
     if outer > GROUPS or weight.dtype != torch.float32:
@@ -232,7 +237,9 @@ def _resampled(lowering: "Lowering", node: Node, source: Value, matrices: tuple[
         name = f"taps_{matrix.shape[0]}_{matrix.shape[1]}"
         args[f"index_{axis}"] = {"@": lowering.constant(index, name)}
         args[f"weight_{axis}"] = {"@": lowering.constant(weight, f"{name}.weight")}
-    out = Value(Storage(layout(node).rows, source.channels), layout(node), source.order.reshape(free_shape(layout(node))))
+    out = Value(
+        Storage(layout(node).rows, source.channels), layout(node), source.order.reshape(free_shape(layout(node)))
+    )
     return lowering.compute("resample2d", node, out, x=part_of(source), **args)
 
 
@@ -327,8 +334,12 @@ def softmax(lowering: "Lowering", node: Node) -> Value | None:
 
 def _own(lowering: "Lowering", node: Node, source: Value) -> Value:
     """The value in a buffer of its own, so that its rows can be cut into shorter ones."""
-    if source.storage.home is None and source.channels == source.storage.channels and source.first == 0 \
-            and source.rows == source.storage.rows:
+    if (
+        source.storage.home is None
+        and source.channels == source.storage.channels
+        and source.first == 0
+        and source.rows == source.storage.rows
+    ):
         source.storage.fixed = True
         return source
     own = lowering.copied(operand(node), source, source.order)

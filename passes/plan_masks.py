@@ -138,7 +138,9 @@ class Masks:
         if was.rows == 1:
             return everything
         here, there = was.row_index(), out.row_index()
-        shared = [c for c in word if c in out_word and here.shape[word.index(c)] > 1 and there.shape[out_word.index(c)] > 1]
+        shared = [
+            c for c in word if c in out_word and here.shape[word.index(c)] > 1 and there.shape[out_word.index(c)] > 1
+        ]
         if not shared:
             return everything
         key_in, key_out = _keys(here, word, shared, was.rows), _keys(there, out_word, shared, out.rows)
@@ -193,4 +195,3 @@ def _spans(n: int, pixels: int, scale: float, origin: float) -> "np.ndarray[Any,
     low, high = own_pixels(n, pixels, scale, origin)
     reads = low[:, None] + np.arange((high - low).max())
     return np.where(reads < high[:, None], reads, -1).astype(np.int32)
-

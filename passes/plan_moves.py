@@ -164,15 +164,20 @@ def _join_rows(lowering: "Lowering", node: Node, tensors: list[Node], dim: int) 
         rows = shape(t)[dim]
         here = Value(out, layout(node), order.reshape(shape_), at)
         if v is None:
-            value = np.broadcast_to(lowering.tensor(t).numpy(), [s if i != dim else rows for i, s in enumerate(shape(node))])
+            value = np.broadcast_to(
+                lowering.tensor(t).numpy(), [s if i != dim else rows for i, s in enumerate(shape(node))]
+            )
             flat = np.moveaxis(value, dim, 0).reshape(rows, -1)
             table = np.empty_like(flat)
             table[:, order] = flat
             name = lowering.constant(torch.from_numpy(table), "tokens")
             lowering.step("constant", node=node, out=lowering.rows_of(here, rows), value={"@": name})
         elif (
-            np.array_equal(v.order, order) and v.storage.channels == channels and v.storage.rows == rows
-            and v.storage.home is None and not v.storage.fixed
+            np.array_equal(v.order, order)
+            and v.storage.channels == channels
+            and v.storage.rows == rows
+            and v.storage.home is None
+            and not v.storage.fixed
         ):
             v.storage.place(out, at, 0)
         else:

@@ -119,7 +119,12 @@ def _only_user(node: Node) -> Node | None:
     if len(users) != 1 or len(node.users) != 1 or "changed" in node.meta or not has_domain(users[0]):
         return None
     (user,) = users
-    if user.op != "call_function" or domain(user).parts or domain(user).layout != layout(node) or shape(user) != shape(node):
+    if (
+        user.op != "call_function"
+        or domain(user).parts
+        or domain(user).layout != layout(node)
+        or shape(user) != shape(node)
+    ):
         return None
     return user
 
@@ -185,7 +190,11 @@ def binary(lowering: "Lowering", node: Node) -> Value | None:
             return None
         source = source if source.packed else lowering.copied(first, source)
         return lowering.compute(
-            "pointwise", node, like(source, node), x=part_of(source), terms=[_scalar(term, float(second) * alpha)]  # type: ignore[arg-type]
+            "pointwise",
+            node,
+            like(source, node),
+            x=part_of(source),
+            terms=[_scalar(term, float(second) * alpha)],  # type: ignore[arg-type]
         )
     if alpha != 1:
         return None
@@ -204,7 +213,9 @@ def binary(lowering: "Lowering", node: Node) -> Value | None:
     if operand_ is None:
         return None
     source = source if source.packed else lowering.copied(lead, source)
-    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=[[term, 0.0, 0.0, operand_]])
+    return lowering.compute(
+        "pointwise", node, like(source, node), x=part_of(source), terms=[[term, 0.0, 0.0, operand_]]
+    )
 
 
 def _scalar(term: str, value: float) -> Term:
@@ -332,7 +343,10 @@ def batch_norm(lowering: "Lowering", node: Node) -> Value | None:
     if source is None or argument_or(node, "training"):
         return None
     read = {n: argument(node, n) for n in ("weight", "bias", "running_mean", "running_var")}
-    if any(v is not None and not is_constant(v) for v in read.values()) or None in (read["running_mean"], read["running_var"]):
+    if any(v is not None and not is_constant(v) for v in read.values()) or None in (
+        read["running_mean"],
+        read["running_var"],
+    ):
         return None
     mean, var = (lowering.tensor(read[n]).double() for n in ("running_mean", "running_var"))
     scale = (var + float(argument(node, "eps"))).rsqrt()
@@ -353,4 +367,3 @@ POINTWISE = {
     "batch_norm": batch_norm,
 }
 """The rules of this file by ATen name, without overload."""
-

@@ -35,7 +35,9 @@ class CpuStream:
     def __init__(self, program: Program, policy: Policy, *, threads: int = 1, variant: str | None = None) -> None:
         if program.plan is None:
             taken = ", ".join(f"{i.name} {i.dtype}" for i in program.graphs["dense"].inputs)
-            raise ProgramError(f"the CPU kernels take float32 and uint8 images, this net takes {taken}; use backend='reference'")
+            raise ProgramError(
+                f"the CPU kernels take float32 and uint8 images, this net takes {taken}; use backend='reference'"
+            )
         self.policy = policy
         self.variant = variant or best_variant()
         self._inputs = program.graphs["dense"].inputs
@@ -189,7 +191,13 @@ class Builder:
 
     def _join(self, step: Step, out: int, readers: list[dict[str, Any]]) -> None:
         parts = [
-            (r["in"], r["kind"], r.get("table"), r.get("keys"), *(r.get(k, 0) for k in ("first_in", "first_out", "count")))
+            (
+                r["in"],
+                r["kind"],
+                r.get("table"),
+                r.get("keys"),
+                *(r.get(k, 0) for k in ("first_in", "first_out", "count")),
+            )
             for r in readers
         ]
         self.plan.join(out, parts)
@@ -210,7 +218,9 @@ class Builder:
         packed = pack_conv2d(self.variant, weight, bias, groups=args["groups"], **steps)
         self._added(step, self._packed(step, packed, (0, 0), out, x, args), out)
 
-    def _conv_transpose2d(self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any) -> None:
+    def _conv_transpose2d(
+        self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any
+    ) -> None:
         steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
         packed = pack_conv_transpose2d(self.variant, weight, bias, groups=args["groups"], **steps)
         last = -1
@@ -219,7 +229,9 @@ class Builder:
         if step.layer >= 0:  # each phase computes one row in so many
             self._costs.append((step.layer, last, max(1, out.shape[0] * out.shape[1] // len(packed.phases))))
 
-    def _packed(self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]) -> int:
+    def _packed(
+        self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]
+    ) -> int:
         name, a, b, _ = args.get("act") or ("none", 0.0, 0.0, None)
         return self.plan.conv2d(
             self._mask(step.mask), self._mask(step.changed), x, packed.weights, packed.bias, packed.taps, out,
@@ -363,7 +375,13 @@ class Region:
     """Ops that no kernel knows, computed whole by torch when anything they read changed."""
 
     def __init__(
-        self, program: Program, step: Step, operands: list[Any], results: list[Any], misses: list[int], env: dict[str, Any]
+        self,
+        program: Program,
+        step: Step,
+        operands: list[Any],
+        results: list[Any],
+        misses: list[int],
+        env: dict[str, Any],
     ) -> None:
         assert step.body is not None
         names = ", ".join(dict.fromkeys(op.op.split(".")[1] if "." in op.op else op.op for op in step.body.ops))

@@ -66,8 +66,8 @@ int find_name(const char* op, const char* what, const std::array<Name, n>& names
 inline constexpr std::array<const char*, static_cast<size_t>(Act::count)> kActs = {
     "none",      "clamp",       "leaky", "prelu",     "silu", "sigmoid", "tanh",
     "hardswish", "hardsigmoid", "gelu",  "gelu_tanh", "elu",  "mish"};
-inline constexpr std::array<const char*, static_cast<size_t>(Term::count)> kTerms = {"act", "scale", "add", "sub", "rsub",
-                                                                              "mul", "div",   "max", "min"};
+inline constexpr std::array<const char*, static_cast<size_t>(Term::count)> kTerms = {
+    "act", "scale", "add", "sub", "rsub", "mul", "div", "max", "min"};
 inline constexpr std::array<const char*, 3> kGates = {"none", "largest", "mean"};
 inline constexpr std::array<const char*, 3> kPools = {"max", "mean", "sum"};
 
@@ -256,7 +256,8 @@ inline Pool2d pool2d_of(const Array& x, const Array& taps, const Result& out, co
 }
 
 // A table of taps for one axis: index and weight (outputs, taps).
-inline int axis_taps(const char* op, const char* axis, const Array& index, const Array& weight, int outputs, int inputs) {
+inline int axis_taps(const char* op, const char* axis, const Array& index, const Array& weight, int outputs,
+                     int inputs) {
     require(index.ndim() == 2 && static_cast<int>(index.shape(0)) == outputs && index.shape(1) >= 1 &&
                 index.shape(1) <= 1 << 12,
             op, ": index_", axis, " must be (", outputs, ", taps), taps from 1 to 4096");

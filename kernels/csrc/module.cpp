@@ -79,7 +79,8 @@ void conv2d(const std::string& variant, const Array& x, const Array& weights, co
             float b, const std::optional<Array>& slope, const std::optional<Array>& residual, bool residual_first,
             const std::string& gate, float bound, const std::optional<Result>& changed) {
     const Kernels& k = find_variant(variant);
-    Conv2d p = conv2d_of(k, x, weights, bias, taps, out, groups, stride, up, {act, a, b, slope, residual, residual_first});
+    Conv2d p =
+        conv2d_of(k, x, weights, bias, taps, out, groups, stride, up, {act, a, b, slope, residual, residual_first});
     p.zero = zeros(static_cast<size_t>(p.groups) * static_cast<size_t>(p.in_per_group));
     run("conv2d", p, is_depthwise(p) ? k.cached_depthwise2d : k.cached_conv2d, out, cells, {gate, bound, changed});
 }

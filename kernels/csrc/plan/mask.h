@@ -9,7 +9,7 @@
 namespace flux {
 
 class Mask {
- public:
+  public:
     explicit Mask(int rows) : bits_(static_cast<size_t>(rows), 0) {}
 
     int rows() const { return static_cast<int>(bits_.size()); }
@@ -50,7 +50,8 @@ class Mask {
     void copy(const Mask& from) {
         if (full() && from.full()) return;
         uint8_t* to = open();
-        if (from.any()) std::memcpy(to + from.low_, from.bits_.data() + from.low_, static_cast<size_t>(from.high_ - from.low_));
+        if (from.any())
+            std::memcpy(to + from.low_, from.bits_.data() + from.low_, static_cast<size_t>(from.high_ - from.low_));
         set(from.low_, from.high_, from.count_);
     }
 
@@ -76,7 +77,7 @@ class Mask {
         return cells_;
     }
 
- private:
+  private:
     void set(int low, int high, int count) {
         low_ = low;
         high_ = high;

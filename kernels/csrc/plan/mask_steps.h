@@ -9,9 +9,9 @@ namespace flux {
 struct Reader {
     enum class Kind { range, table, group, any } kind;
     Mask* in;
-    int first_in, first_out, count;     // range: rows first_in .. + count become first_out ..
-    std::vector<int32_t> table;         // table: output row -> input row or -1; group: input row -> key
-    std::vector<int32_t> keys;          // group: output row -> key
+    int first_in, first_out, count;  // range: rows first_in .. + count become first_out ..
+    std::vector<int32_t> table;      // table: output row -> input row or -1; group: input row -> key
+    std::vector<int32_t> keys;       // group: output row -> key
     int key_count;
 };
 
@@ -47,10 +47,12 @@ struct JoinStep : PlanStep {
             low = 0;
             high = out->rows();
             if (r.kind == Reader::Kind::table) {
-                for (int i = 0; i < high; ++i) to[i] |= r.table[static_cast<size_t>(i)] >= 0 ? from[r.table[static_cast<size_t>(i)]] : 0;
+                for (int i = 0; i < high; ++i)
+                    to[i] |= r.table[static_cast<size_t>(i)] >= 0 ? from[r.table[static_cast<size_t>(i)]] : 0;
             } else {
                 groups.assign(static_cast<size_t>(r.key_count), 0);
-                for (int i = r.in->low(); i < r.in->high(); ++i) groups[static_cast<size_t>(r.table[static_cast<size_t>(i)])] |= from[i];
+                for (int i = r.in->low(); i < r.in->high(); ++i)
+                    groups[static_cast<size_t>(r.table[static_cast<size_t>(i)])] |= from[i];
                 for (int i = 0; i < high; ++i) to[i] |= groups[static_cast<size_t>(r.keys[static_cast<size_t>(i)])];
             }
         }
@@ -74,7 +76,9 @@ struct WindowStep : PlanStep {
 
     // Finds out whether the taps along x are evenly spaced.
     void prepare() {
-        const auto at = [&](int x, int t) { return reads_x[static_cast<size_t>(x) * static_cast<size_t>(taps_x) + static_cast<size_t>(t)]; };
+        const auto at = [&](int x, int t) {
+            return reads_x[static_cast<size_t>(x) * static_cast<size_t>(taps_x) + static_cast<size_t>(t)];
+        };
         line.resize(static_cast<size_t>(in_width));
         bool known = false;
         for (int x = 0; x < out_width; ++x) {

@@ -15,16 +15,18 @@ struct ScratchFree {
     void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
 };
 
-std::vector<int32_t> ints_of(const char* op, const char* what, const Array& a, int64_t size, int64_t low, int64_t high) {
+std::vector<int32_t> ints_of(const char* op, const char* what, const Array& a, int64_t size, int64_t low,
+                             int64_t high) {
     const int32_t* at = vector_of<int32_t>(op, what, a, size);
     for (int64_t i = 0; i < size; ++i) {
-        require(at[i] >= low && at[i] < high, op, ": ", what, "[", i, "] is ", at[i], ", it must be in [", low, ", ", high, ")");
+        require(at[i] >= low && at[i] < high, op, ": ", what, "[", i, "] is ", at[i], ", it must be in [", low, ", ",
+                high, ")");
     }
     return {at, at + size};
 }
 
 class Plan {
- public:
+  public:
     Plan(const std::string& variant, int threads) : kernels_(find_variant(variant)), pool_(checked(threads)) {}
 
     int mask(int rows) {
@@ -49,8 +51,9 @@ class Plan {
             if (kind == "range") {
                 r.kind = Reader::Kind::range;
                 require(first_in >= 0 && first_out >= 0 && count >= 1 && first_in <= r.in->rows() - count &&
-                            first_out <= rows - count, op, ": rows ", first_in, " .. + ", count, " of ", r.in->rows(),
-                        " cannot become rows ", first_out, " .. of ", rows);
+                            first_out <= rows - count,
+                        op, ": rows ", first_in, " .. + ", count, " of ", r.in->rows(), " cannot become rows ",
+                        first_out, " .. of ", rows);
             } else if (kind == "table") {
                 r.kind = Reader::Kind::table;
                 require(table.has_value(), op, ": a table is missing");
@@ -75,11 +78,12 @@ class Plan {
         step->in = mask_at(op, in);
         step->out = mask_at(op, out);
         require(step->in != step->out, op, ": in and out are the same mask");
-        require(size.first >= 1 && size.second >= 1 && static_cast<int64_t>(size.first) * size.second == step->in->rows(), op,
-                ": a map of ", size.first, " x ", size.second, " cells has not ", step->in->rows(), " rows");
+        require(
+            size.first >= 1 && size.second >= 1 && static_cast<int64_t>(size.first) * size.second == step->in->rows(),
+            op, ": a map of ", size.first, " x ", size.second, " cells has not ", step->in->rows(), " rows");
         require(reads_y.ndim() == 2 && reads_x.ndim() == 2 && reads_y.shape(1) >= 1 && reads_x.shape(1) >= 1 &&
-                    static_cast<int64_t>(reads_y.shape(0) * reads_x.shape(0)) == step->out->rows(), op,
-                ": reads must be (outputs, taps) for each axis and give ", step->out->rows(), " rows");
+                    static_cast<int64_t>(reads_y.shape(0) * reads_x.shape(0)) == step->out->rows(),
+                op, ": reads must be (outputs, taps) for each axis and give ", step->out->rows(), " rows");
         step->in_width = size.second;
         step->out_height = static_cast<int>(reads_y.shape(0));
         step->out_width = static_cast<int>(reads_x.shape(0));
@@ -98,8 +102,9 @@ class Plan {
         step->near = mask_at(op, near);
         step->out = mask_at(op, out);
         require(step->out != step->in && step->out != step->near && step->in->rows() == step->out->rows() &&
-                    step->near->rows() == step->out->rows(), op, ": the masks are of ", step->in->rows(), ", ",
-                step->near->rows(), " and ", step->out->rows(), " rows");
+                    step->near->rows() == step->out->rows(),
+                op, ": the masks are of ", step->in->rows(), ", ", step->near->rows(), " and ", step->out->rows(),
+                " rows");
         return add(std::move(step));
     }
 
@@ -109,7 +114,8 @@ class Plan {
         step->in = mask_at(op, in);
         step->out = mask_at(op, out);
         require(step->in != step->out && step->in->rows() == step->out->rows() && width >= 1 &&
-                    step->in->rows() % width == 0, op, ": ", step->in->rows(), " rows are no map ", width, " cells wide");
+                    step->in->rows() % width == 0,
+                op, ": ", step->in->rows(), " rows are no map ", width, " cells wide");
         step->width = width;
         return add(std::move(step));
     }
@@ -117,16 +123,17 @@ class Plan {
     // --- values ---
 
     int conv2d(int mask, int changed, const Array& x, const Array& weights, const Array& bias, const Array& taps,
-               const Result& out, int groups, Pair stride, Pair up, Pair phase, const std::string& act, float a, float b,
-               const std::optional<Array>& slope, const std::optional<Array>& residual, bool residual_first) {
+               const Result& out, int groups, Pair stride, Pair up, Pair phase, const std::string& act, float a,
+               float b, const std::optional<Array>& slope, const std::optional<Array>& residual, bool residual_first) {
         Conv2d p = conv2d_of(kernels_, x, weights, bias, taps, out, groups, stride, up,
                              {act, a, b, slope, residual, residual_first});
         p.zero = zeros(static_cast<size_t>(p.groups) * static_cast<size_t>(p.in_per_group));
         keep({x, weights, bias, taps}, out, {slope, residual});
-        auto step = kernel("conv2d", p, is_depthwise(p) ? kernels_.cached_depthwise2d : kernels_.cached_conv2d, mask, changed, out);
+        auto step = kernel("conv2d", p, is_depthwise(p) ? kernels_.cached_depthwise2d : kernels_.cached_conv2d, mask,
+                           changed, out);
         step->row_cost = 2.0 * p.taps * p.in_per_group * p.out.channels;
-        require(phase.first >= 0 && phase.first < up.first && phase.second >= 0 && phase.second < up.second, "conv2d: phase (",
-                phase.first, ", ", phase.second, ") of steps (", up.first, ", ", up.second, ")");
+        require(phase.first >= 0 && phase.first < up.first && phase.second >= 0 && phase.second < up.second,
+                "conv2d: phase (", phase.first, ", ", phase.second, ") of steps (", up.first, ", ", up.second, ")");
         require(changed < 0 || up == Pair(1, 1), "conv2d: a transposed convolution has no gate");
         std::tie(step->step_y, step->step_x) = up;
         std::tie(step->phase_y, step->phase_x) = phase;
@@ -142,8 +149,8 @@ class Plan {
         return add(std::move(step));
     }
 
-    int resample2d(int mask, int changed, const Array& x, const Array& index_y, const Array& weight_y, const Array& index_x,
-                   const Array& weight_x, const Result& out) {
+    int resample2d(int mask, int changed, const Array& x, const Array& index_y, const Array& weight_y,
+                   const Array& index_x, const Array& weight_x, const Result& out) {
         const Resample2d p = resample2d_of(x, index_y, weight_y, index_x, weight_x, out);
         keep({x, index_y, weight_y, index_x, weight_x}, out, {});
         auto step = kernel("resample2d", p, kernels_.cached_resample2d, mask, changed, out);
@@ -162,8 +169,8 @@ class Plan {
         return add(std::move(step));
     }
 
-    int layer_norm(int mask, int changed, const Array& x, const std::optional<Array>& gamma, const std::optional<Array>& beta,
-                   float epsilon, const Result& out) {
+    int layer_norm(int mask, int changed, const Array& x, const std::optional<Array>& gamma,
+                   const std::optional<Array>& beta, float epsilon, const Result& out) {
         const LayerNorm p = layer_norm_of(x, gamma, beta, epsilon, out);
         keep({x}, out, {gamma, beta});
         auto step = kernel("layer_norm", p, kernels_.cached_layer_norm, mask, changed, out);
@@ -179,9 +186,9 @@ class Plan {
         return add(std::move(step));
     }
 
-    int attention(int mask, int changed, const Array& q, const Array& k, const Array& v, const Result& out, int heads, float scale,
-                  const Array& keys, const std::optional<Array>& group_of, const std::optional<Array>& member_of,
-                  const std::optional<Array>& bias) {
+    int attention(int mask, int changed, const Array& q, const Array& k, const Array& v, const Result& out, int heads,
+                  float scale, const Array& keys, const std::optional<Array>& group_of,
+                  const std::optional<Array>& member_of, const std::optional<Array>& bias) {
         const Attention p = attention_of(q, k, v, out, heads, scale, keys, group_of, member_of, bias);
         keep({q, k, v, keys}, out, {group_of, member_of, bias});
         auto step = kernel("attention", p, kernels_.cached_attention, mask, changed, out);
@@ -194,9 +201,9 @@ class Plan {
         const char* op = "gather";
         const View in = view(op, "x", x), to = view(op, "out", out);
         require(apart(in, to), op, ": x and out overlap");
-        require(table.ndim() == 2 && static_cast<int64_t>(table.shape(0)) == (relative ? 1 : to.rows()) && table.shape(1) >= 1 &&
-                    to.channels % static_cast<int>(table.shape(1)) == 0, op, ": the table must be (", relative ? 1 : to.rows(),
-                ", a divisor of ", to.channels, ")");
+        require(table.ndim() == 2 && static_cast<int64_t>(table.shape(0)) == (relative ? 1 : to.rows()) &&
+                    table.shape(1) >= 1 && to.channels % static_cast<int>(table.shape(1)) == 0,
+                op, ": the table must be (", relative ? 1 : to.rows(), ", a divisor of ", to.channels, ")");
         require(!relative || in.rows() == to.rows(), op, ": x has ", in.rows(), " rows, out has ", to.rows());
         const int pieces = static_cast<int>(table.shape(1)), length = to.channels / pieces;
         const int64_t size = static_cast<int64_t>(table.shape(0)) * pieces;
@@ -205,9 +212,10 @@ class Plan {
         const int64_t most = relative ? in.channels : in.rows() * in.channels;
         auto flat = std::make_unique<std::vector<int64_t>>(static_cast<size_t>(size));
         for (int64_t i = 0; i < size; ++i) {
-            require(at[i] >= -1 && at[i] < most && (at[i] < 0 || at[i] % in.channels + length <= in.channels), op, ": table[", i,
-                    "] is ", at[i], ", no run of ", length, " channels of x begins there");
-            (*flat)[static_cast<size_t>(i)] = at[i] < 0 ? -1 : at[i] / in.channels * static_cast<int64_t>(in.step) + at[i] % in.channels;
+            require(at[i] >= -1 && at[i] < most && (at[i] < 0 || at[i] % in.channels + length <= in.channels), op,
+                    ": table[", i, "] is ", at[i], ", no run of ", length, " channels of x begins there");
+            (*flat)[static_cast<size_t>(i)] =
+                at[i] < 0 ? -1 : at[i] / in.channels * static_cast<int64_t>(in.step) + at[i] % in.channels;
         }
         keep({x}, out, {});
         Gather p = {map_of(to, out), in.at, in.step, flat->data(), pieces, length, relative, fill, nullptr};
@@ -223,7 +231,8 @@ class Plan {
     int mean(int mask, const Array& x, const Result& out) {
         const char* op = "mean";
         const View in = view(op, "x", x), to = view(op, "out", out);
-        require(to.rows() == 1 && to.channels == in.channels && apart(in, to), op, ": out must be one row of ", in.channels);
+        require(to.rows() == 1 && to.channels == in.channels && apart(in, to), op, ": out must be one row of ",
+                in.channels);
         auto step = std::make_unique<MeanStep>();
         step->in = {in.at, in.step, in.height, in.width};
         step->channels = in.channels;
@@ -236,7 +245,8 @@ class Plan {
     int hold(int mask, int changed, const Array& x, const Result& out) {
         const char* op = "hold";
         const View in = view(op, "x", x), to = view(op, "out", out);
-        require(in.rows() == 1 && to.rows() == 1 && in.channels == to.channels && apart(in, to), op, ": x and out must be one row");
+        require(in.rows() == 1 && to.rows() == 1 && in.channels == to.channels && apart(in, to), op,
+                ": x and out must be one row");
         auto step = std::make_unique<HoldStep>();
         step->in = in.at;
         step->out = static_cast<float*>(out.data());
@@ -279,7 +289,8 @@ class Plan {
     bool feed(int index, const Array& frame, const std::optional<Array>& given) {
         const char* op = "feed";
         require(index >= 0 && index < static_cast<int>(steps_.size()), op, ": there is no step ", index);
-        if (auto* bytes = dynamic_cast<InputStep<uint8_t>*>(steps_[static_cast<size_t>(index)].get())) return feed_to(*bytes, frame, given);
+        if (auto* bytes = dynamic_cast<InputStep<uint8_t>*>(steps_[static_cast<size_t>(index)].get()))
+            return feed_to(*bytes, frame, given);
         auto* floats = dynamic_cast<InputStep<float>*>(steps_[static_cast<size_t>(index)].get());
         require(floats != nullptr, op, ": step ", index, " is no input");
         return feed_to(*floats, frame, given);
@@ -291,14 +302,15 @@ class Plan {
         require(index >= 0 && index < static_cast<int>(steps_.size()), op, ": there is no step ", index);
         auto* step = dynamic_cast<OutputStep*>(steps_[static_cast<size_t>(index)].get());
         require(step != nullptr, op, ": step ", index, " is no output");
-        require(to.dtype() == nb::dtype<float>() && is_dense(to) && static_cast<int64_t>(to.size()) == sizes_[index], op,
-                ": the tensor must be dense, float32, of ", sizes_[index], " elements");
+        require(to.dtype() == nb::dtype<float>() && is_dense(to) && static_cast<int64_t>(to.size()) == sizes_[index],
+                op, ": the tensor must be dense, float32, of ", sizes_[index], " elements");
         step->out = static_cast<float*>(to.data());
         bound_[index] = to;
     }
 
     void set(float threshold, float gate, int radius) {
-        require(threshold >= 0 && gate >= 0, "set: threshold is ", threshold, ", gate is ", gate, "; both must be at least 0");
+        require(threshold >= 0 && gate >= 0, "set: threshold is ", threshold, ", gate is ", gate,
+                "; both must be at least 0");
         frame_.threshold = threshold;
         frame_.gate = gate;
         frame_.radius = radius;
@@ -306,8 +318,8 @@ class Plan {
 
     // Runs steps begin .. end of a frame.
     void run(bool fresh, int begin, int end) {
-        require(begin >= 0 && begin <= end && end <= static_cast<int>(steps_.size()), "run: steps ", begin, " .. ", end, " of ",
-                steps_.size());
+        require(begin >= 0 && begin <= end && end <= static_cast<int>(steps_.size()), "run: steps ", begin, " .. ", end,
+                " of ", steps_.size());
         for (const auto& [index, unused] : sizes_) {
             require(index < begin || index >= end || bound_.count(index), "run: output step ", index, " is not bound");
         }
@@ -333,7 +345,7 @@ class Plan {
     }
     int size() const { return static_cast<int>(steps_.size()); }
 
- private:
+  private:
     static int checked(int threads) {
         require(threads >= 1 && threads <= 256, "Plan: ", threads, " threads");
         return threads;
@@ -356,7 +368,8 @@ class Plan {
     }
 
     template <class P>
-    std::unique_ptr<KernelStep<P>> kernel(const char* op, const P& p, void (*run)(const P&), int mask, int changed, const Result& out) {
+    std::unique_ptr<KernelStep<P>> kernel(const char* op, const P& p, void (*run)(const P&), int mask, int changed,
+                                          const Result& out) {
         auto step = std::make_unique<KernelStep<P>>();
         const int64_t rows = view(op, "out", out).rows();
         step->p = p;
@@ -382,13 +395,14 @@ class Plan {
     template <class T>
     bool feed_to(InputStep<T>& step, const Array& frame, const std::optional<Array>& given) {
         const char* op = "feed";
-        require(is_dense(frame) && static_cast<int64_t>(frame.size()) == static_cast<int64_t>(step.rows) * step.channels, op,
-                ": the frame must be dense, of ", step.rows, " x ", step.channels, " values");
+        require(
+            is_dense(frame) && static_cast<int64_t>(frame.size()) == static_cast<int64_t>(step.rows) * step.channels,
+            op, ": the frame must be dense, of ", step.rows, " x ", step.channels, " values");
         step.data = data_of<T>(op, "the frame", frame);
         step.given = nullptr;
         if (given) {
-            require(is_dense(*given) && static_cast<int64_t>(given->size()) == step.rows, op, ": the mask must be dense, of ", step.rows,
-                    " pixels");
+            require(is_dense(*given) && static_cast<int64_t>(given->size()) == step.rows, op,
+                    ": the mask must be dense, of ", step.rows, " pixels");
             step.given = data_of<uint8_t>(op, "the mask", *given);
         }
         if constexpr (std::is_same_v<T, float>) {
@@ -412,7 +426,8 @@ class Plan {
         require(is_dense(reads), op, ": reads must be dense");
         const int32_t* at = data_of<int32_t>(op, "reads", reads);
         const std::vector<int32_t> found(at, at + reads.size());
-        for (const int32_t read : found) require(read >= -1 && read < size, op, ": a read is ", read, ", the map has ", size);
+        for (const int32_t read : found)
+            require(read >= -1 && read < size, op, ": a read is ", read, ", the map has ", size);
         return found;
     }
 
@@ -424,7 +439,8 @@ class Plan {
         return {at, at + size};
     }
 
-    void keep(std::initializer_list<Array> arrays, const std::optional<Result>& out, std::initializer_list<std::optional<Array>> more) {
+    void keep(std::initializer_list<Array> arrays, const std::optional<Result>& out,
+              std::initializer_list<std::optional<Array>> more) {
         for (const Array& a : arrays) arrays_.push_back(a);
         for (const auto& a : more) {
             if (a) arrays_.push_back(*a);
@@ -443,7 +459,8 @@ class Plan {
         memory_.clear();
         scratch_.clear();
         for (int t = 0; t < pool_.size(); ++t) {
-            memory_.emplace_back(static_cast<char*>(::operator new(std::max<size_t>(needed_, 64), std::align_val_t(64))));
+            memory_.emplace_back(
+                static_cast<char*>(::operator new(std::max<size_t>(needed_, 64), std::align_val_t(64))));
             scratch_.push_back(memory_.back().get());
         }
         made_ = needed_;
@@ -481,26 +498,27 @@ void bind_plan(nb::module_& m) {
         .def("window", &Plan::window, "out"_a, "in"_a, "reads_y"_a.noconvert(), "reads_x"_a.noconvert(), "size"_a)
         .def("limit", &Plan::limit, "out"_a, "in"_a, "near"_a)
         .def("reach", &Plan::reach, "out"_a, "in"_a, "width"_a)
-        .def("conv2d", &Plan::conv2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "weights"_a.noconvert(), "bias"_a.noconvert(),
-             "taps"_a.noconvert(), "out"_a.noconvert(), "groups"_a, "stride"_a, "up"_a, "phase"_a, "act"_a, "a"_a, "b"_a,
-             "slope"_a.noconvert().none(), "residual"_a.noconvert().none(), "residual_first"_a)
-        .def("pool2d", &Plan::pool2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "taps"_a.noconvert(), "out"_a.noconvert(),
-             "kind"_a, "stride"_a, "divisor"_a)
+        .def("conv2d", &Plan::conv2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "weights"_a.noconvert(),
+             "bias"_a.noconvert(), "taps"_a.noconvert(), "out"_a.noconvert(), "groups"_a, "stride"_a, "up"_a, "phase"_a,
+             "act"_a, "a"_a, "b"_a, "slope"_a.noconvert().none(), "residual"_a.noconvert().none(), "residual_first"_a)
+        .def("pool2d", &Plan::pool2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "taps"_a.noconvert(),
+             "out"_a.noconvert(), "kind"_a, "stride"_a, "divisor"_a)
         .def("resample2d", &Plan::resample2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "index_y"_a.noconvert(),
              "weight_y"_a.noconvert(), "index_x"_a.noconvert(), "weight_x"_a.noconvert(), "out"_a.noconvert())
         .def("pointwise", &Plan::pointwise, "mask"_a, "changed"_a, "x"_a.noconvert(), "terms"_a, "out"_a.noconvert())
         .def("layer_norm", &Plan::layer_norm, "mask"_a, "changed"_a, "x"_a.noconvert(), "gamma"_a.noconvert().none(),
              "beta"_a.noconvert().none(), "epsilon"_a, "out"_a.noconvert())
         .def("softmax", &Plan::softmax, "mask"_a, "changed"_a, "x"_a.noconvert(), "scale"_a, "out"_a.noconvert())
-        .def("attention", &Plan::attention, "mask"_a, "changed"_a, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(),
-             "out"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(), "group_of"_a.noconvert().none(),
-             "member_of"_a.noconvert().none(), "bias"_a.noconvert().none())
-        .def("gather", &Plan::gather, "mask"_a, "x"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert(), "relative"_a,
-             "fill"_a)
+        .def("attention", &Plan::attention, "mask"_a, "changed"_a, "q"_a.noconvert(), "k"_a.noconvert(),
+             "v"_a.noconvert(), "out"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(),
+             "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none())
+        .def("gather", &Plan::gather, "mask"_a, "x"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert(),
+             "relative"_a, "fill"_a)
         .def("mean", &Plan::mean, "mask"_a, "x"_a.noconvert(), "out"_a.noconvert())
         .def("hold", &Plan::hold, "mask"_a, "changed"_a, "x"_a.noconvert(), "out"_a.noconvert())
         .def("input", &Plan::input, "mask"_a, "out"_a.noconvert(), "planar"_a, "bytes"_a)
-        .def("output", &Plan::output, "mask"_a, "x"_a.noconvert(), "row_at"_a.noconvert(), "channel_at"_a.noconvert(), "size"_a)
+        .def("output", &Plan::output, "mask"_a, "x"_a.noconvert(), "row_at"_a.noconvert(), "channel_at"_a.noconvert(),
+             "size"_a)
         .def("feed", &Plan::feed, "index"_a, "frame"_a.noconvert(), "given"_a.noconvert().none())
         .def("bind", &Plan::bind, "index"_a, "to"_a.noconvert())
         .def("set", &Plan::set, "threshold"_a, "gate"_a, "radius"_a)

@@ -9,7 +9,7 @@
 namespace flux {
 
 class Threads {
- public:
+  public:
     explicit Threads(int threads) {
         for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
     }
@@ -46,7 +46,7 @@ class Threads {
         while (left_.load(std::memory_order_acquire)) pause();
     }
 
- private:
+  private:
     static void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
         __builtin_ia32_pause();

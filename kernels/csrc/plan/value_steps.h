@@ -57,7 +57,7 @@ struct KernelStep : PlanStep {
         }
     }
 
- private:
+  private:
     const std::vector<int32_t>& rows() {
         if (step_y == 1 && step_x == 1) return mask->cells();
         own.clear();
@@ -138,7 +138,9 @@ struct MeanStep : PlanStep {
         }
         std::vector<double> total(static_cast<size_t>(channels), 0.0);
         for (int s = 0; s < spans; ++s) {
-            for (int c = 0; c < channels; ++c) total[static_cast<size_t>(c)] += sums[static_cast<size_t>(s) * static_cast<size_t>(channels) + static_cast<size_t>(c)];
+            for (int c = 0; c < channels; ++c)
+                total[static_cast<size_t>(c)] +=
+                    sums[static_cast<size_t>(s) * static_cast<size_t>(channels) + static_cast<size_t>(c)];
         }
         for (int c = 0; c < channels; ++c) out[c] = static_cast<float>(total[static_cast<size_t>(c)] / rows);
     }
@@ -217,7 +219,7 @@ struct InputStep : PlanStep {
         return !any;
     }
 
- private:
+  private:
     static bool differs(T a, T b, float threshold) {
         const float change = static_cast<float>(a) - static_cast<float>(b);
         return !(change <= threshold && -change <= threshold);
@@ -250,7 +252,8 @@ struct InputStep : PlanStep {
             const int n = std::min(kRun, rows - first);
             int any = 0;
             for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
-                const ptrdiff_t at = first * pixel + plane * channel, count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
+                const ptrdiff_t at = first * pixel + plane * channel,
+                                count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
                 const T *a = data + at, *b = held.data() + at;
                 for (ptrdiff_t i = 0; i < count; ++i) any |= differs(a[i], b[i], threshold);
             }
@@ -259,7 +262,8 @@ struct InputStep : PlanStep {
             high = first + n;
             for (int r = first; r < first + n; ++r) {
                 for (int c = 0; c < channels && !bits[r]; ++c) {
-                    bits[r] = differs(data[r * pixel + c * channel], held[static_cast<size_t>(r * pixel + c * channel)], threshold);
+                    bits[r] = differs(data[r * pixel + c * channel], held[static_cast<size_t>(r * pixel + c * channel)],
+                                      threshold);
                 }
                 if (bits[r]) keep(r);
             }
@@ -279,12 +283,14 @@ struct OutputStep : PlanStep {
     void run(const Frame& frame) override {
         if (frame.fresh || mask->full()) {
             done = in.height * in.width;
-            constexpr int kSpan = 32;  // rows and channels at a time, so that what is read and written stays in the cache
+            constexpr int kSpan =
+                32;  // rows and channels at a time, so that what is read and written stays in the cache
             for (int first = 0; first < done; first += kSpan) {
                 for (int c0 = 0; c0 < channels; c0 += kSpan) {
                     for (int c = c0; c < std::min(channels, c0 + kSpan); ++c) {
                         for (int r = first; r < std::min(done, first + kSpan); ++r) {
-                            out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
+                            out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] =
+                                in.at[r * in.step + c];
                         }
                     }
                 }
@@ -293,7 +299,8 @@ struct OutputStep : PlanStep {
         }
         done = mask->count();
         for (const int32_t r : mask->cells()) {
-            for (int c = 0; c < channels; ++c) out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
+            for (int c = 0; c < channels; ++c)
+                out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
         }
     }
 };

@@ -237,10 +237,7 @@ def _resampled(lowering: "Lowering", node: Node, source: Value, matrices: tuple[
         name = f"taps_{matrix.shape[0]}_{matrix.shape[1]}"
         args[f"index_{axis}"] = {"@": lowering.constant(index, name)}
         args[f"weight_{axis}"] = {"@": lowering.constant(weight, f"{name}.weight")}
-    out = Value(
-        Storage(layout(node).rows, source.channels), layout(node), source.order.reshape(free_shape(layout(node)))
-    )
-    return lowering.compute("resample2d", node, out, x=part_of(source), **args)
+    return lowering.compute("resample2d", node, like(source, node), x=part_of(source), **args)
 
 
 def adaptive_pool(lowering: "Lowering", node: Node) -> Value | None:

@@ -172,8 +172,9 @@ def unary(lowering: "Lowering", node: Node) -> Value | None:
 
 
 def like(source: Value, node: Node) -> Value:
-    """A new value for a node of the same shape as `source`, its channels in the same order."""
-    return Value(Storage(source.rows, source.channels), layout(node), source.order.reshape(free_shape(layout(node))))
+    """A new value for a node with the channels of `source`, in the same order."""
+    at = layout(node)
+    return Value(Storage(at.rows, source.channels), at, source.order.reshape(free_shape(at)))
 
 
 def binary(lowering: "Lowering", node: Node) -> Value | None:

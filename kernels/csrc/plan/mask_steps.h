@@ -181,7 +181,7 @@ struct ReachStep : PlanStep {
     void run(const Frame& frame) override {
         if (frame.fresh || frame.radius < 0) return out->fill();
         if (!in->any() || frame.radius == 0) return out->copy(*in);
-        const int r = frame.radius, height = in->rows() / width;
+        const int height = in->rows() / width, r = std::min(frame.radius, std::max(height, width));
         const int top = std::max(0, in->low() / width - r), bottom = std::min(height, (in->high() - 1) / width + 1 + r);
         uint8_t* to = out->open();
         // Along x, then along y: runs of 2r + 1 by doubling.

@@ -162,7 +162,7 @@ class Plan {
         auto held = std::make_unique<std::vector<Step>>();
         const Pointwise p = pointwise_of(x, terms, out, *held);
         terms_.push_back(std::move(held));
-        kept_.push_back(nb::borrow(terms));
+        for (const nb::handle& term : terms) kept_.push_back(term[3]);  // its operand; the list may change
         keep({x}, out, {});
         auto step = kernel("pointwise", p, kernels_.cached_pointwise, mask, changed, out);
         step->row_cost = 4.0 * (p.count + 1) * p.out.channels;
@@ -208,7 +208,7 @@ class Plan {
         const int pieces = static_cast<int>(table.shape(1)), length = to.channels / pieces;
         const int64_t size = static_cast<int64_t>(table.shape(0)) * pieces;
         const int32_t* at = data_of<int32_t>(op, "table", table);
-        require(size < 2 || table.shape(0) == 1 || table.stride(0) == pieces, op, ": the table must be dense");
+        require(is_dense(table), op, ": the table must be dense");
         const int64_t most = relative ? in.channels : in.rows() * in.channels;
         auto flat = std::make_unique<std::vector<int64_t>>(static_cast<size_t>(size));
         for (int64_t i = 0; i < size; ++i) {
@@ -253,6 +253,7 @@ class Plan {
         step->channels = in.channels;
         step->mask = rows_mask(op, mask, 1);
         step->changed = rows_mask(op, changed, 1);
+        require(step->changed != step->mask, op, ": `changed` must be a mask of its own");
         keep({x}, out, {});
         return add(std::move(step));
     }
@@ -264,6 +265,7 @@ class Plan {
         const View to = view(op, "out", out);
         require(to.step == to.channels, op, ": out must be dense");
         keep({}, out, {});
+        inputs_.push_back(size());
         return bytes ? add(make_input<uint8_t>(mask, to, out, planar)) : add(make_input<float>(mask, to, out, planar));
     }
 
@@ -274,8 +276,8 @@ class Plan {
         step->in = {in.at, in.step, in.height, in.width};
         step->channels = in.channels;
         step->mask = rows_mask(op, mask, in.rows());
-        step->row_at = offsets_of(op, row_at, in.rows());
-        step->channel_at = offsets_of(op, channel_at, in.channels);
+        step->row_at = offsets_of(op, row_at, in.rows(), size);
+        step->channel_at = offsets_of(op, channel_at, in.channels, size);
         const int64_t last = *std::max_element(step->row_at.begin(), step->row_at.end()) +
                              *std::max_element(step->channel_at.begin(), step->channel_at.end());
         require(last < size, op, ": an element lies at ", last, " of a tensor of ", size);
@@ -322,6 +324,10 @@ class Plan {
                 " of ", steps_.size());
         for (const auto& [index, unused] : sizes_) {
             require(index < begin || index >= end || bound_.count(index), "run: output step ", index, " is not bound");
+        }
+        for (const int index : inputs_) {
+            require(index < begin || index >= end || fed_.count(steps_[static_cast<size_t>(index)].get()),
+                    "run: input step ", index, " has no frame");
         }
         prepare();
         nb::gil_scoped_release unlocked;
@@ -398,16 +404,18 @@ class Plan {
         require(
             is_dense(frame) && static_cast<int64_t>(frame.size()) == static_cast<int64_t>(step.rows) * step.channels,
             op, ": the frame must be dense, of ", step.rows, " x ", step.channels, " values");
-        step.data = data_of<T>(op, "the frame", frame);
-        step.given = nullptr;
+        const T* data = data_of<T>(op, "the frame", frame);
+        const uint8_t* mask = nullptr;
         if (given) {
             require(is_dense(*given) && static_cast<int64_t>(given->size()) == step.rows, op,
                     ": the mask must be dense, of ", step.rows, " pixels");
-            step.given = data_of<uint8_t>(op, "the mask", *given);
+            mask = data_of<uint8_t>(op, "the mask", *given);
         }
         if constexpr (std::is_same_v<T, float>) {
-            if (!step.finite()) return false;
+            if (!step.finite(data, mask)) return false;
         }
+        step.data = data;
+        step.given = mask;
         fed_[&step] = {frame, given};
         return true;
     }
@@ -431,12 +439,14 @@ class Plan {
         return found;
     }
 
-    std::vector<int64_t> offsets_of(const char* op, const Array& a, int64_t size) {
-        require(a.dtype() == nb::dtype<int64_t>() && is_dense(a) && static_cast<int64_t>(a.size()) == size, op,
-                ": offsets must be int64, dense, ", size, " of them");
+    std::vector<int64_t> offsets_of(const char* op, const Array& a, int64_t n, int64_t size) {
+        require(a.dtype() == nb::dtype<int64_t>() && is_dense(a) && static_cast<int64_t>(a.size()) == n, op,
+                ": offsets must be int64, dense, ", n, " of them");
         const int64_t* at = static_cast<const int64_t*>(a.data());
-        for (int64_t i = 0; i < size; ++i) require(at[i] >= 0, op, ": an offset is ", at[i]);
-        return {at, at + size};
+        for (int64_t i = 0; i < n; ++i) {
+            require(at[i] >= 0 && at[i] < size, op, ": an offset is ", at[i], " in a tensor of ", size);
+        }
+        return {at, at + n};
     }
 
     void keep(std::initializer_list<Array> arrays, const std::optional<Result>& out,
@@ -481,6 +491,7 @@ class Plan {
     std::vector<Result> results_;
     std::map<int, Result> bound_;
     std::map<int, int64_t> sizes_;
+    std::vector<int> inputs_;
     std::vector<nb::object> kept_;
     std::vector<std::unique_ptr<char, ScratchFree>> memory_;
     std::vector<char*> scratch_;

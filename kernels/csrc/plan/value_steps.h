@@ -201,20 +201,20 @@ struct InputStep : PlanStep {
     }
 
     // No NaN and no infinity in what would be read.
-    bool finite() const {
+    bool finite(const T* frame, const uint8_t* named) const {
         const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? rows : 1;
         const auto odd = [](T v) { return !(v - v == 0); };
         int any = 0;
-        if (!given) {
+        if (!named) {
             const ptrdiff_t n = static_cast<ptrdiff_t>(rows) * channels;
-            for (ptrdiff_t i = 0; i < n; ++i) any |= odd(data[i]);
+            for (ptrdiff_t i = 0; i < n; ++i) any |= odd(frame[i]);
             return !any;
         }
         for (int r = 0; r < rows; ++r) {
-            const void* found = std::memchr(given + r, 1, static_cast<size_t>(rows - r));
+            const void* found = std::memchr(named + r, 1, static_cast<size_t>(rows - r));
             if (!found) break;
-            r = static_cast<int>(static_cast<const uint8_t*>(found) - given);
-            for (int c = 0; c < channels; ++c) any |= odd(data[r * pixel + c * channel]);
+            r = static_cast<int>(static_cast<const uint8_t*>(found) - named);
+            for (int c = 0; c < channels; ++c) any |= odd(frame[r * pixel + c * channel]);
         }
         return !any;
     }
@@ -234,7 +234,7 @@ struct InputStep : PlanStep {
             if (!found) break;
             r = static_cast<int>(static_cast<const uint8_t*>(found) - given);
             low = std::min(low, r);
-            for (; r < rows && given[r]; ++r) {
+            for (; r < rows && given[r] == 1; ++r) {
                 bits[r] = 1;
                 keep(r);
             }

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, note
@@ -10,19 +9,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fluxcompile import Net, Policy, fluxcompile, pass_names
-from fluxcompile.kernels import cpu
-from fluxcompile.models import ZOO, build
 from fluxcompile.runtime.plan import CpuStream
-from tests.helpers import Do, assert_matches, clip_of, seeded
-from tests.nets import TRAPS, Attention, Tokens, clips, nets, pans
-from tests.test_exact import Everything, quick
+from tests.helpers import Do, assert_matches
+from tests.nets import TRAPS, clips, nets, pans
+from tests.test_exact import quick
 
 
 def stream_of(net: Net, policy: Policy | None = None, **options: Any) -> CpuStream:
     return CpuStream(net.program, policy or Policy(), **options)
 
 
-def assert_exact(model: nn.Module, frames: list[Tensor], *, threads: int = 1, variant: str | None = None, **options: Any) -> Net:
+def assert_exact(
+    model: nn.Module, frames: list[Tensor], *, threads: int = 1, variant: str | None = None, **options: Any
+) -> Net:
     """The stream equals the model on every frame."""
     net = fluxcompile(model, torch.zeros_like(frames[0]), **options)
     stream = stream_of(net, threads=threads, variant=variant)

@@ -71,6 +71,7 @@ struct Block {
     int *y, *x;           // the window's origin as coordinates
     uint8_t* inside;      // one a row, then one a tile: every window of it lies inside the map
     const float** table;  // [tile][tap][row of tile], filled for tiles at the border
+    const float** lines;  // the same of one piece of rows (see lines.h)
     Run* runs;
     float* rows;
     int low_y, high_y, low_x, high_x;  // the farthest taps
@@ -90,6 +91,7 @@ inline Block begin_block(void* scratch, int taps, const int32_t* tap_y, const in
     b.x = static_cast<int*>(take(kBlock * sizeof(int)));
     b.inside = static_cast<uint8_t*>(take(kBlock));
     b.table = static_cast<const float**>(take(kBlock * (size_t)taps * sizeof(void*)));
+    b.lines = static_cast<const float**>(take(kLineCells * (size_t)taps * sizeof(void*)));
     b.runs = static_cast<Run*>(take((size_t)taps * sizeof(Run)));
     b.rows = static_cast<float*>(static_cast<void*>(at));
     b.low_y = b.high_y = tap_y[0];
@@ -288,7 +290,7 @@ void multiply_tiles(const Conv2d& p, const Block& b, int merged, const int32_t* 
     }
 }
 
-// As above, over the pieces of a block.
+// A panel of one vector of channels over the pieces of a block.
 template <int kPanel, class F>
 void multiply_pieces(const Conv2d& p, const Block& b, int line, const int32_t* cells, int n, ptrdiff_t from,
                      const float* w, const float* bias, int channel, int width, const F& end) {
@@ -296,13 +298,15 @@ void multiply_pieces(const Conv2d& p, const Block& b, int line, const int32_t* c
         some = piece_length(cells + i, n - i, p.out.width);
         choose_lines(some, p.stride_x, line, [&](auto rows, auto stride, auto taps) {
             constexpr int R = decltype(rows)::value, S = decltype(stride)::value, K = decltype(taps)::value;
-            find_lines(p, K, R, cells[i], b.table);
-            for (int c = 0; c < width; c += kLanes) {
-                const int lanes = width - c < kLanes ? width - c : kLanes;
-                multiply_lines<R, S, K, kPanel>(b.table, p.taps / K, p.in_per_group, from, w + c, bias + c,
-                                                end.take(b.to + i, channel + c, some, lanes));
-                end.done(p, b.to + i, cells + i, channel + c, some, lanes);
+            const Sums sums = end.take(b.to + i, channel, some, width);
+            if (find_inner_lines(p, K, R, cells[i], b.lines)) {
+                multiply_lines<R, S, K, kPanel, true>(b.lines, p.in.step, p.taps / K, p.in_per_group, from, w, bias,
+                                                      sums);
+            } else {
+                find_lines(p, K, R, cells[i], b.lines);
+                multiply_lines<R, S, K, kPanel, false>(b.lines, 0, p.taps / K, p.in_per_group, from, w, bias, sums);
             }
+            end.done(p, b.to + i, cells + i, channel, some, width);
         });
     }
 }

@@ -108,9 +108,9 @@ void cached_depthwise2d(const Conv2d& p) {
             some = piece_length(cells + i, n - i, p.out.width);
             choose_lines(some, p.stride_x, line, [&](auto rows, auto stride, auto taps) {
                 constexpr int R = decltype(rows)::value, S = decltype(stride)::value, K = decltype(taps)::value;
-                find_lines(p, K, R, cells[i], b.table);
+                find_lines(p, K, R, cells[i], b.lines);
                 each_channels<1>(p.groups, [&](auto, auto full, int channel, int width) {
-                    multiply_line_channels<R, S, K, decltype(full)::value>(b.table, p.taps / K, channel, p.weights,
+                    multiply_line_channels<R, S, K, decltype(full)::value>(b.lines, p.taps / K, channel, p.weights,
                                                                            pitch, p.bias,
                                                                            end.take(b.to + i, channel, some, width));
                     end.done(p, b.to + i, cells + i, channel, some, width);

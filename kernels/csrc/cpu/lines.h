@@ -15,6 +15,8 @@ constexpr int kPiece = FLUX_LANES == 16 ? 16 : 10;
 
 constexpr int line_cells(int rows, int stride, int width) { return (rows - 1) * stride + width; }
 
+static_assert(line_cells(kPiece, 2, 3) <= 3 * kLineCells && line_cells(kPiece, 2, 5) <= 5 * kLineCells);
+
 // The width of the lines that the taps are in: 3 or 5, else 0.
 inline int line_width(const Conv2d& p) {
     if (p.up_y != 1 || p.up_x != 1 || p.stride_x > 2) return 0;
@@ -67,34 +69,76 @@ __attribute__((noinline)) inline void find_lines(const Conv2d& p, int width, int
     }
 }
 
+// Whether `rows` rows from `cell` on read no cell outside the map; then table[line] is the first cell of the line.
+inline bool find_inner_lines(const Conv2d& p, int width, int rows, int32_t cell, const float** table) {
+    const int y = cell / p.out.width * p.stride_y, x = cell % p.out.width * p.stride_x + p.tap_x[0];
+    if (x < 0 || x + line_cells(rows, p.stride_x, width) > p.in.width) return false;
+    for (int t = 0; t < p.taps; t += width) {
+        const int iy = y + p.tap_y[t];
+        if (iy < 0 || iy >= p.in.height) return false;
+        *table++ = p.in.at + ((ptrdiff_t)iy * p.in.width + x) * p.in.step;
+    }
+    return true;
+}
+
+// The cells of a line one after the other: all that `table` lists or, if kInside, from table[0] on, `step` apart.
+template <bool kInside>
+struct Line {
+    const float* const* table;
+    ptrdiff_t step, from;
+    const float* four;
+
+    FLUX_INLINE Line(const float* const* table, ptrdiff_t step, ptrdiff_t from)
+        : table(table), step(step), from(from), four(table[0] + from) {}
+
+    FLUX_INLINE const float* next(int j) {
+        if (!kInside) return table[j] + from;
+        const float* at = four + j % 4 * step;
+        if (j % 4 == 3) {
+            four += 4 * step;
+            __asm__("" : "+r"(four));  // or the compiler keeps an offset for each cell, on the stack
+        }
+        return at;
+    }
+};
+
+// Adds what cell j of a line gives to each of R rows.
+template <int R, int S, int K>
+FLUX_INLINE void add_cell(V* acc, int j, V a, const V* b) {
+#pragma GCC unroll 8
+    for (int k = 0; k < K; ++k) {
+        if (j >= k && (j - k) % S == 0 && (j - k) / S < R) acc[(j - k) / S] += a * b[k];
+    }
+}
+
+template <int R>
+FLUX_INLINE void store_piece(const Sums& sums, const V* acc) {
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+        if (i >= sums.rows) break;
+        store_sums<1>(sums, i, acc + i);
+    }
+}
+
 // One vector of output channels of R rows; weights [line][tap of line][depth][pitch].
-template <int R, int S, int K, int kPitch>
-__attribute__((noinline)) void multiply_lines(const float* const* table, int lines, ptrdiff_t depth, ptrdiff_t from,
-                                              const float* w, const float* bias, const Sums& sums) {
+template <int R, int S, int K, int kPitch, bool kInside>
+__attribute__((noinline)) void multiply_lines(const float* const* table, ptrdiff_t step, int lines, ptrdiff_t depth,
+                                              ptrdiff_t from, const float* w, const float* bias, const Sums& sums) {
     constexpr int kCells = line_cells(R, S, K);
     V acc[R];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) acc[i] = load(bias);
-    for (int line = 0; line < lines; ++line, table += kCells, w += K * depth * kPitch) {
+    for (int line = 0; line < lines; ++line, table += kInside ? 1 : kCells, w += K * depth * kPitch) {
         for (ptrdiff_t c = 0; c < depth; ++c) {
             V b[K];
 #pragma GCC unroll 8
             for (int k = 0; k < K; ++k) b[k] = load(w + (k * depth + c) * kPitch);
+            Line<kInside> cells(table, step, from + c);
 #pragma GCC unroll 64
-            for (int j = 0; j < kCells; ++j) {
-                const V a = splat(table[j][from + c]);
-#pragma GCC unroll 8
-                for (int k = 0; k < K; ++k) {
-                    if (j >= k && (j - k) % S == 0 && (j - k) / S < R) acc[(j - k) / S] += a * b[k];
-                }
-            }
+            for (int j = 0; j < kCells; ++j) add_cell<R, S, K>(acc, j, splat(*cells.next(j)), b);
         }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i) {
-        if (i >= sums.rows) break;
-        store_sums<1>(sums, i, &acc[i]);
-    }
+    store_piece<R>(sums, acc);
 }
 
 // One vector of channels of R rows; weights [line][tap of line][pitch]. If not kFull it has only the channels of `sums`.
@@ -112,18 +156,11 @@ __attribute__((noinline)) void multiply_line_channels(const float* const* table,
         for (int k = 0; k < K; ++k) b[k] = load(w + k * pitch);
 #pragma GCC unroll 64
         for (int j = 0; j < kCells; ++j) {
-            const V a = kFull ? load(table[j] + channel) : load(table[j] + channel, sums.width);
-#pragma GCC unroll 8
-            for (int k = 0; k < K; ++k) {
-                if (j >= k && (j - k) % S == 0 && (j - k) / S < R) acc[(j - k) / S] += a * b[k];
-            }
+            const float* in = table[j] + channel;
+            add_cell<R, S, K>(acc, j, kFull ? load(in) : load(in, sums.width), b);
         }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i) {
-        if (i >= sums.rows) break;
-        store_sums<1>(sums, i, &acc[i]);
-    }
+    store_piece<R>(sums, acc);
 }
 
 // Calls f with rows of a piece (at least n), stride and line width as constants.

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,14 +76,13 @@ class Model:
     def onnx(self) -> Path | bytes:
         """The file, or what the module is exported as."""
         if self.suffix == ".onnx":
-            path: Path = self.source
-            return path
+            return Path(self.source)
         import torch
 
-        made = io.BytesIO()
-        with _quiet():
-            torch.onnx.export(self.module, self.tensors, made, dynamo=False)
-        return made.getvalue()
+        with _quiet(), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            torch.onnx.export(self.module, self.tensors, path, dynamo=False)
+            return path.read_bytes()
 
     @cached_property
     def exported(self) -> Any:

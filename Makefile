@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a fresh machine needs only Python 3.11+ and a C++17 compiler.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-EXTRAS ?= compile,video,onnx,zoo,report,dev
+EXTRAS ?= compile,video,onnx,zoo,report,bench,dev
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,9 +37,9 @@ lint: $(READY)  ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## kernels against torch on the layers of a detector, by activity
+bench: $(READY)  ## time against activity beside dense peers; writes out/bench/ (BENCH="--pattern both")
 	$(BIN)/python -m fluxcompile.kernels.build
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 format: $(READY)  ## ruff's formatter and safe fixes
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a fresh machine needs only Python 3.11+ and a C++17 compiler.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-EXTRAS ?= compile,video,onnx,zoo,report,dev
+EXTRAS ?= compile,video,onnx,zoo,report,bench,dev
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,8 +65,8 @@ lint: $(READY)  ## ruff, mypy --strict, import contracts, clang-format
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
-bench: $(BUILT)  ## kernels against torch on the layers of a detector, by activity
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py
+bench: $(BUILT)  ## time against activity beside dense peers; writes out/bench/ (BENCH="--pattern both")
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 format: $(READY)  ## ruff's formatter and safe fixes, clang-format
 	$(BIN)/ruff check --fix .

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from fluxcompile.kernels import _cpu, cpu
+from fluxcompile.kernels.pack import aligned
 
 # (side of a square map, side of a window, heads, dim, with bias); one line of tokens if the window is 0
 LAYERS = [
@@ -49,8 +50,8 @@ def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -
     random = np.random.default_rng(0)
     height, span = (side, window * window) if window else (1, side)
     groups, rows, channels = height * side // span, height * side, heads * dim
-    q, k, v = (random.standard_normal((height, side, channels), np.float32) for _ in range(3))
-    out = np.zeros_like(v)
+    q, k, v = (aligned(random.standard_normal((height, side, channels), np.float32)) for _ in range(3))
+    out = aligned(np.zeros_like(v))
     y, x = np.mgrid[:height, :side]
     group, member = (
         (y // window * (side // window) + x // window, y % window * window + x % window) if window else (y, x)
@@ -67,12 +68,12 @@ def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -
     for share in SHARES:
         cells = np.sort(random.choice(rows, max(1, round(share * rows)), replace=False)).astype(np.int32)
         runs[f"{share:.0%}"] = ours(cells)
-    given = [
+    tq, tk, tv = (
         torch.from_numpy(np.ascontiguousarray(m.reshape(rows, heads, dim)[keys].transpose(0, 2, 1, 3)))
         for m in (q, k, v)
-    ]
+    )
     mask = None if bias is None else torch.from_numpy(bias).expand(groups, heads, span, span)
-    runs["torch"] = lambda: F.scaled_dot_product_attention(*given, attn_mask=mask)
+    runs["torch"] = lambda: F.scaled_dot_product_attention(tq, tk, tv, mask)
     best = dict.fromkeys(runs, float("inf"))
     with torch.inference_mode():
         for _ in range(rounds):

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from fluxcompile.kernels import _cpu, cpu
-from fluxcompile.kernels.pack import pack_conv2d
+from fluxcompile.kernels.pack import aligned, pack_conv2d
 
 # (input side, input channels, output channels, kernel, stride, groups)
 LAYERS = [
@@ -73,11 +73,11 @@ def measure(layer: tuple[int, ...], variant: str, act: str, pattern: str, rounds
     """All figures of one layer."""
     side, inputs, outputs, kernel, stride, groups = layer
     random = np.random.default_rng(0)
-    x = random.standard_normal((side, side, inputs), np.float32)
+    x = aligned(random.standard_normal((side, side, inputs), np.float32))
     weight = random.standard_normal((outputs, inputs // groups, kernel, kernel), np.float32) / 30
     bias = random.standard_normal(outputs, np.float32)
     to = -(-side // stride)
-    out = np.zeros((to, to, outputs), np.float32)
+    out = aligned(np.zeros((to, to, outputs), np.float32))
     half = (kernel // 2, kernel // 2)
     packed = pack_conv2d(variant, weight, bias, stride=(stride, stride), padding=half, groups=groups)
     finish = {"none": lambda y: y, "relu": F.relu_, "silu": lambda y: F.silu(y, inplace=True)}[act]

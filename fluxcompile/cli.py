@@ -1,4 +1,4 @@
-"""The `fluxcompile` command: compile, explain, run, demo. Torch is imported when a command needs it."""
+"""The `fluxcompile` command: compile, explain, run, demo, bench, ablate. Torch is imported when a command needs it."""
 
 import json
 import logging
@@ -29,6 +29,9 @@ EXTRAS = {
     "torchvision": "zoo",
     "ultralytics": "ultralytics",
     "jinja2": "report",
+    "matplotlib": "bench",
+    "onnxruntime": "bench",
+    "openvino": "bench",
 }
 """The extra that brings a package that is not always there."""
 
@@ -54,6 +57,10 @@ PixelsOption = Annotated[
     str | None,
     typer.Option(metavar="HOW", help="How camera pixels become input: unit (0 to 1), imagenet, raw (0 to 255), auto."),
 ]
+PatternOption = Annotated[str, typer.Option(metavar="A,B", help="Where it is new: blobs, scattered or both.")]
+BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu or reference.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is timed; all take turns in each round.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Other frames, masks and orders.")]
 
 
 @app.command("compile")
@@ -190,13 +197,10 @@ def zoo(
     as_json: JsonOption = False,
 ) -> None:
     """Compile architectures with random weights and hold exact streams against dense inference over a moving clip."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from fluxcompile.sweep import Row, names_from, summary, sweep
 
-    wanted = names or names_from([p.strip() for p in packages.split(",") if p.strip()])
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    wanted = names or names_from(_words(packages))
+    with _bar() as progress:
         task = progress.add_task("models", total=len(wanted))
 
         def on_row(row: Row) -> None:
@@ -222,6 +226,140 @@ def zoo(
         f"form, {told['exact']} equal to dense within 1e-4 of the output's range",
         highlight=False,
     )
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False)],
+    activity: Annotated[
+        str, typer.Option(metavar="A,B", help="Per cent of the 32-pixel blocks of a frame that are new.")
+    ] = "1,5,10,25,50,100",
+    pattern: PatternOption = "blobs",
+    threads: Annotated[str, typer.Option(metavar="A,B", help="Threads; each number is a benchmark of its own.")] = "1",
+    backend: BackendOption = "cpu",
+    rounds: RoundsOption = 20,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Of openvino, onnxruntime, torch.compile, torch; all that are here."),
+    ] = None,
+    seed: SeedOption = 0,
+    example: ExampleOption = None,
+    without: WithoutOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for bench.json, bench.md and the plot.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time MODEL against the share of a frame that is new, beside OpenVINO, ONNX Runtime and torch, in turns."""
+    from fluxcompile import bench as _bench
+    from fluxcompile import figures
+
+    plans = [
+        _bench.Plan(
+            tuple(_numbers("--activity", activity)),
+            _patterns(pattern),
+            int(count),
+            _backend(backend),
+            rounds,
+            peers=_words(peers) or None,
+            seed=seed,
+        )
+        for count in _numbers("--threads", threads)
+    ]
+    if output is not None:
+        import matplotlib  # noqa: F401  # missing, it should be missed now and not when all is measured
+    results: list[dict[str, Any]] = []
+    written: list[Path] = []
+    interrupted = False
+    for model in models:
+        name = _short(model)
+        try:
+            net, source = _opened(model, example, without)
+            for plan in plans:
+                with _bar() as progress:
+                    task = progress.add_task(name)
+
+                    def on_step(what: str, done: int, total: int, progress: Any = progress, task: Any = task) -> None:
+                        progress.update(task, description=f"{name}: {what}", completed=done, total=total)  # noqa: B023
+
+                    measured = _bench.measure(name, net, source, plan, on_step=on_step)
+                results.append(measured.to_json())
+                interrupted = interrupted or measured.interrupted
+                if interrupted:
+                    break
+        except FluxError as error:
+            if len(models) == 1:
+                raise
+            results.append({"model": name, "error": str(error)})
+        except KeyboardInterrupt:
+            interrupted = True
+        if output is not None and results:
+            written = figures.write_bench(results, output)
+        if interrupted:
+            break
+    if as_json:
+        _print_json(dict(figures.joined(results)))
+    else:
+        console.print(figures.bench_table(results))
+        _notes([note for result in results for note in figures.notes(result)])
+        whole = [result for result in results if "error" not in result]
+        if whole:
+            console.print(f"[dim]{figures.machine_line(whole[0])}[/dim]", highlight=False)
+    _end(written, interrupted, failed=any("error" in result for result in results))
+
+
+@app.command()
+def ablate(
+    model: ModelArgument,
+    passes: Annotated[
+        bool, typer.Option("--passes", help="Leave out each optional pass of the compiler in turn.")
+    ] = False,
+    activity: Annotated[float, typer.Option(help="Per cent of the 32-pixel blocks of a frame that are new.")] = 10,
+    pattern: PatternOption = "blobs",
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    backend: BackendOption = "cpu",
+    rounds: RoundsOption = 10,
+    seed: SeedOption = 0,
+    example: ExampleOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for ablate.json and the plot.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile MODEL without each pass in turn; tell what that costs, and that the outputs are the same."""
+    from fluxcompile import ablate as _ablate
+    from fluxcompile import figures, sources
+    from fluxcompile.bench import Plan
+
+    if not passes:
+        raise OptionError("say what to leave out: fluxcompile ablate MODEL --passes")
+    if model.endswith(".flux"):
+        raise OptionError(f"{model}: is compiled already, its passes have run; ablate the model it was made of")
+    (one,) = _patterns(pattern)[:1]
+    plan = Plan((activity,), (one,), threads, _backend(backend), rounds, seed=seed)
+    if output is not None:
+        import matplotlib  # noqa: F401  # the same
+    from fluxcompile import pass_names
+
+    found = sources.find(model)
+    shapes, names = _shapes(example), pass_names()
+    with _bar() as progress:
+        task = progress.add_task(_short(model), total=1 + len(names))
+
+        def on_row(what: str, done: int) -> None:
+            progress.update(task, description=f"{_short(model)} without {what}" if what else "", completed=done)
+
+        def compiler(without: Any) -> Any:
+            return sources.compile_model(model, found, shapes, None, without)
+
+        result = _ablate.ablate(_short(model), compiler, names, plan, on_row=on_row)
+    plain = result.to_json()
+    written = figures.write_ablation(plain, output) if output is not None else []
+    if as_json:
+        _print_json(plain)
+    else:
+        console.print(figures.ablate_table(plain))
+        _notes([f"without {row['pass']}: {row['reason']}" for row in plain["rows"] if row["reason"]])
+        console.print(f"[dim]{figures.machine_line(plain)}[/dim]", highlight=False)
+    _end(written, result.interrupted)
 
 
 def main() -> None:
@@ -294,14 +432,78 @@ def tell(made: "Run", written: list[Path], as_json: bool) -> None:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
+def _opened(model: str, example: str | None, without: str | None) -> tuple[Any, Any]:
+    """Return the net of a model, and what its peers get: a module, a path, None for a compiled program."""
+    from fluxcompile import sources
+
+    if model.endswith(".flux"):
+        return _net(model, example, without, None), None
+    with console.status(f"compiling {model}"):
+        found = sources.find(model)
+        return sources.compile_model(model, found, _shapes(example), None, _words(without)), found.module
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _short(model: str) -> str:
+    """What a model is called in tables."""
+    return model.removeprefix("zoo:") if ":" in model else Path(model).stem
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        found = [float(word) for word in _words(text)]
+    except ValueError:
+        found = []
+    if not found or (option == "--threads" and not all(number >= 1 and number == int(number) for number in found)):
+        raise OptionError(f"{option} is {text!r}; write numbers with commas between them")
+    return found
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    from fluxcompile.activity import PATTERNS
+
+    return PATTERNS if "both" in _words(text) else tuple(dict.fromkeys(_words(text)))
+
+
+def _backend(name: str) -> str:
+    from fluxcompile.activity import BACKENDS
+
+    if name not in BACKENDS:
+        raise OptionError(f"--backend is {name!r}; use {' or '.join(BACKENDS)}")
+    return name
+
+
+def _notes(notes: list[str]) -> None:
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {note}", highlight=False)
+
+
+def _end(written: list[Path], interrupted: bool, failed: bool = False) -> None:
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    if interrupted:
+        console.print("[yellow]stopped early;[/yellow] what was done is kept")
+    if interrupted or failed:
+        raise typer.Exit(130 if interrupted else 1)
+
+
 def _net(model: str, example: str | None, without: str | None, pixels: str | None) -> Any:
     from fluxcompile import sources
 
     if pixels is not None and pixels not in (*sources.PIXELS, "auto"):
         raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
-    passes = [name.strip() for name in without.split(",") if name.strip()] if without else []
     with console.status(f"compiling {model}"):
-        return sources.net_of(model, _shapes(example), pixels, passes)
+        return sources.net_of(model, _shapes(example), pixels, _words(without))
 
 
 def _shapes(text: str | None) -> list[tuple[int, ...]] | None:

@@ -59,7 +59,17 @@ def net_of(
             raise SourceError(f"{text}: is compiled already; --example and --without belong to `fluxcompile compile`")
         path = _file(text)
         return _compiler("load")(path)
-    model = find(text)
+    return compile_model(text, find(text), shapes, pixels, without)
+
+
+def compile_model(
+    text: str,
+    model: "Model",
+    shapes: Sequence[tuple[int, ...]] | None = None,
+    pixels: str | None = None,
+    without: Sequence[str] = (),
+) -> Any:
+    """Return the compiled net of what `text` stands for."""
     shapes = shapes or model.shapes
     if not shapes and not isinstance(model.module, Path):
         raise SourceError(f"{text}: a module does not know its input; say --example 1x3x640x640, or what it takes")

@@ -36,6 +36,15 @@ def window_taps(kernel: tuple[int, int], padding: tuple[int, int], dilation: tup
     return np.ascontiguousarray(np.stack(np.meshgrid(y, x, indexing="ij")).reshape(2, -1), dtype=np.int32)
 
 
+def aligned(values: Floats) -> Floats:
+    """Return a copy that begins on a line of the cache: vectors that cross lines are read at half the speed."""
+    memory = np.empty(values.nbytes + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    copy = memory[begin : begin + values.nbytes].view(np.float32).reshape(values.shape)
+    copy[:] = values
+    return copy
+
+
 def _panels(rows: Floats, groups: int, panel: int) -> Floats:
     """(channels, ...) -> (groups, panels, ..., panel), zero-padded."""
     per_group, rest = rows.shape[0] // groups, rows.shape[1:]
@@ -56,7 +65,7 @@ def _pack(
         weights = weights.transpose(1, 0, 2)
     else:
         weights, bias = _panels(taps_last.swapaxes(1, 2), groups, width), _panels(bias, groups, width)
-    return PackedConv2d(variant, np.ascontiguousarray(weights).ravel(), bias.ravel(), taps, groups, **steps)
+    return PackedConv2d(variant, aligned(weights).ravel(), aligned(bias).ravel(), taps, groups, **steps)
 
 
 def pack_conv2d(

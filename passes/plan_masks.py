@@ -9,13 +9,14 @@ letters share (group), or everything when anything did (any), which is also what
 a mask may hold more rows than it must. Masks of what moved apart are left out: a plan's maps stand still.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from fluxcompile.geometry import Layout, own_pixels, parse_layout
+from fluxcompile.geometry import Ints, Layout, own_pixels, parse_layout
 from fluxcompile.ir import constant_value, is_constant
 from fluxcompile.ops import flux, split_letters
 
@@ -33,6 +34,8 @@ class Masks:
         self.lowering = lowering
         self.known: dict[Node, int] = {}
         self.near: dict[tuple[object, ...], int] = {}
+        self.within: dict[int, int] = {}
+        """The mask of cells near changes that a limited mask lies within."""
 
     def new(self, rows: int) -> int:
         self.lowering.plan.masks.append(rows)
@@ -73,10 +76,13 @@ class Masks:
         self.lowering.step("join", out={"mask": out}, readers=readers)
         return out
 
-    def window(self, rows: int, miss: int, reads_y: str, reads_x: str, size: list[int]) -> int:
+    def window(
+        self, rows: int, miss: int, reads_y: str, reads_x: str, size: list[int], near: int | None = None
+    ) -> int:
         out = self.new(rows)
-        reads = {"reads_y": {"@": reads_y}, "reads_x": {"@": reads_x}}
-        self.lowering.step("window", out={"mask": out}, **{"in": {"mask": miss}}, **reads, size=list(size))
+        args: dict[str, Any] = {"in": {"mask": miss}, "reads_y": {"@": reads_y}, "reads_x": {"@": reads_x}}
+        args |= {"size": list(size)} | ({} if near is None else {"near": {"mask": near}})
+        self.lowering.step("window", out={"mask": out}, **args)
         return out
 
     def _table(self, node: Node) -> str:
@@ -159,19 +165,52 @@ class Masks:
 
     def _limited(self, rows: int, args: Any) -> int:
         miss, reach, size, frame, scale, origin = args
-        key = (reach, tuple(size), tuple(scale), tuple(origin))
-        if key not in self.near:
-            spans = [_spans(n, p, s, o) for n, p, s, o in zip(size, frame, scale, origin, strict=True)]
-            names = [self.lowering.constant(torch.from_numpy(t), f"span_{t.shape[0]}x{t.shape[1]}") for t in spans]
-            if reach not in self.known:
-                self.known[reach] = self.new(reach.meta["val"].shape[0])
-                seen = {"in": {"mask": self.of(reach.args[0])}}
-                self.lowering.step("reach", out={"mask": self.known[reach]}, **seen, width=frame[1])
-            self.near[key] = self.window(rows, self.known[reach], *names, frame)
+        near = self._near(reach, *(tuple(a) for a in (size, frame, scale, origin)))
+        while miss.target is aten.logical_or.default:  # with what moved apart
+            miss = miss.args[0]
+        if miss.target is flux.miss_window.default and miss not in self.known:
+            source, *reads, seen = miss.args
+            found = self.window(rows, self.of(source), *map(self._table, reads), seen, near)
+            self.within[found] = near
+            return found
+        if self.within.get(self.of(miss)) == near:
+            return self.of(miss)
         out = self.new(rows)
-        near = {"mask": self.near[key]}
-        self.lowering.step("limit", out={"mask": out}, **{"in": {"mask": self.of(miss)}}, near=near)
+        self.within[out] = near
+        allowed = {"near": {"mask": near}}
+        self.lowering.step("limit", out={"mask": out}, **{"in": {"mask": self.of(miss)}}, **allowed)
         return out
+
+    def _near(
+        self, reach: Node, size: Sequence[int], frame: Sequence[int], scale: Sequence[float], origin: Sequence[float]
+    ) -> int:
+        """The cells of a grid that changes may spread to: from the next finer grid where cells lie two by two over it."""
+        edges = [own_pixels(*axis) for axis in zip(size, frame, scale, origin, strict=True)]
+        key = tuple(tuple(e.tolist()) for pair in edges for e in pair)
+        if key in self.near:
+            return self.near[key]
+        if reach not in self.known:
+            self.known[reach] = self.new(reach.meta["val"].shape[0])
+            seen = {"in": {"mask": self.of(reach.args[0])}}  # type: ignore[arg-type]
+            self.lowering.step("reach", out={"mask": self.known[reach]}, **seen, width=frame[1])
+        tables = [_reads(low, high) for low, high in edges]
+        fine, over = self.known[reach], list(frame)
+        if all(n > 1 and n % 2 == 0 for n in frame) and tuple(size) != tuple(frame):
+            halves = [2 * n for n in size]
+            steps = [s / 2 for s in scale]
+            finer = [own_pixels(n, p, s, (s - 1) / 2) for n, p, s in zip(halves, frame, steps, strict=True)]
+            if all(_nested(a, b) for a, b in zip(finer, edges, strict=True)) and halves != list(frame):
+                fine, over = self._near(reach, halves, frame, steps, [(s - 1) / 2 for s in steps]), halves
+                tables = [np.arange(2 * n, dtype=np.int32).reshape(n, 2) for n in size]
+        names = [self.lowering.constant(torch.from_numpy(t), f"span_{t.shape[0]}x{t.shape[1]}") for t in tables]
+        self.near[key] = self.window(int(np.prod(size)), fine, *names, over)
+        return self.near[key]
+
+
+def _nested(fine: tuple[Ints, Ints], coarse: tuple[Ints, Ints]) -> bool:
+    """Whether each coarse cell is two fine ones."""
+    (low, high), (low_2, high_2) = fine, coarse
+    return bool((low[::2] == low_2).all() and (high[1::2] == high_2).all() and (high[::2] == low[1::2]).all())
 
 
 def _keys(index: "np.ndarray[Any, Any]", word: str, shared: list[str], rows: int) -> "np.ndarray[Any, Any] | None":
@@ -190,8 +229,7 @@ def _keys(index: "np.ndarray[Any, Any]", word: str, shared: list[str], rows: int
     return low if np.array_equal(low, high) and (low >= 0).all() else None
 
 
-def _spans(n: int, pixels: int, scale: float, origin: float) -> "np.ndarray[Any, Any]":
-    """The frame pixels each cell of one axis stands for, as a table of reads (see `flux.limit`)."""
-    low, high = own_pixels(n, pixels, scale, origin)
+def _reads(low: Ints, high: Ints) -> "np.ndarray[Any, Any]":
+    """The frame pixels of each cell of one axis as a table of reads."""
     reads = low[:, None] + np.arange((high - low).max())
     return np.where(reads < high[:, None], reads, -1).astype(np.int32)

@@ -202,8 +202,8 @@ class Builder:
         ]
         self.plan.join(out, parts)
 
-    def _window(self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], **source: int) -> None:
-        self.plan.window(out, source["in"], reads_y, reads_x, tuple(size))
+    def _window(self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], near: int = -1, **source: int) -> None:
+        self.plan.window(out, source["in"], reads_y, reads_x, tuple(size), near)
 
     def _limit(self, step: Step, out: int, near: int, **source: int) -> None:
         self.plan.limit(out, source["in"], near)

@@ -17,6 +17,8 @@ TORCHLESS = (
     "fluxcompile.geometry",
     "fluxcompile.options",
     "fluxcompile.program",
+    "fluxcompile.activity",
+    "fluxcompile.bench",
     "fluxcompile.cli",
     "fluxcompile.runtime.report",
     "fluxcompile.runtime.video",

@@ -48,8 +48,10 @@ struct Gating {
 void list_rows(const char* op, Target& to, const View& out, const Array& cells, const Gating& gating) {
     require(cells.ndim() == 1 && cells.shape(0) <= static_cast<size_t>(kMost), op, ": cells must be a vector");
     const int32_t* list = vector_of<int32_t>(op, "cells", cells, static_cast<int64_t>(cells.shape(0)));
-    const int32_t *end = list + cells.shape(0),
-                  *bad = std::find_if(list, end, [&](int32_t cell) { return cell < 0 || cell >= out.rows(); });
+    const int32_t *end = list + cells.shape(0), *bad = end;
+    uint32_t far = 0;  // first without a branch: the list may have an entry for every row of the map
+    for (const int32_t* cell = list; cell < end; ++cell) far = std::max(far, static_cast<uint32_t>(*cell));
+    if (far >= out.rows()) bad = std::find_if(list, end, [&](int32_t cell) { return cell < 0 || cell >= out.rows(); });
     require(bad == end, op, ": cells[", bad - list, "] is ", bad == end ? 0 : *bad, ", the output map has ", out.height,
             " x ", out.width, " rows");
     to.gate = static_cast<Gate>(find_name(op, "gate", kGates, gating.gate));

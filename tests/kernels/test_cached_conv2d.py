@@ -144,6 +144,20 @@ def test_every_length_of_list(variant: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("per_in", "per_out"), [(2, 5), (2, 17), (3, 41), (1, 1)])
+def test_lines(variant: str, kernel: int, stride: int, per_in: int, per_out: int) -> None:
+    """Wide panels and narrow ones take turns over rows in lines, group by group; lines of every length."""
+    groups, half = 3 if per_out > 1 else 21, kernel // 2
+    x, weight = integers(0, 40, 45, groups * per_in), integers(1, groups * per_out, per_in, kernel, kernel)
+    size = (-(-40 // stride), -(-45 // stride))
+    case = Case(x, weight, integers(2, groups * per_out), (stride, stride), (half,) * 4, (1, 1), groups, size)
+    lines = [y * size[1] + np.arange(min(y, 3), min(2 * y + 1, size[1])) for y in range(size[0])]
+    check(variant, case, np.concatenate(lines).astype(np.int32), Margins(0, 0), Margins(0, 0))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @QUICK
 @given(data=st.data())
 def test_transposed_equals_torch(variant: str, data: st.DataObject) -> None:

@@ -34,7 +34,7 @@ class Built:
         return int(self.plan.join(self.four, [(self.six, kind, table, keys, first, to, count)]))
 
     def window(self, y: Array, x: Array, size: tuple[int, int] = (2, 3), out: int | None = None) -> int:
-        return int(self.plan.window(self.four if out is None else out, self.six, y, x, size))
+        return int(self.plan.window(self.four if out is None else out, self.six, y, x, size, -1))
 
     def conv2d(self, **change: Any) -> int:
         packed = pack_conv2d("plain", np.ones((2, 2, 1, 1), np.float32))

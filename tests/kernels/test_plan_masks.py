@@ -175,7 +175,7 @@ def test_window(data: st.DataObject) -> None:
     made = Masks(h * w)
     rows = len(y) * len(x)
     out = made.new(rows)
-    made.plan.window(out, made.given[0], np.array(y, np.int32), np.array(x, np.int32), (h, w))
+    made.plan.window(out, made.given[0], np.array(y, np.int32), np.array(x, np.int32), (h, w), -1)
 
     def want(miss: Bits) -> Bits:
         return [all(miss) or any(miss[i * w + j] for i in ys for j in xs if min(i, j) >= 0) for ys in y for xs in x]
@@ -242,7 +242,7 @@ def test_masks_far_apart_in_a_large_map() -> None:
     made = Masks(h * w)
     window, reach, both = (made.new(h * w) for _ in range(3))
     y, x = (np.array(strided(n, n, 3, 1, 1, 1), np.int32) for n in (h, w))
-    made.plan.window(window, made.given[0], y, x, (h, w))
+    made.plan.window(window, made.given[0], y, x, (h, w), -1)
     made.plan.reach(reach, made.given[0], w)
     made.plan.limit(both, window, reach)
     made.plan.set(0.0, 0.0, 2)

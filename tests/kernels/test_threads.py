@@ -38,7 +38,7 @@ def small_plan(variant: str, threads: int, clip: list[Array]) -> list[Array]:
     frame = plan.input(seen, x, False, False)
     reads = window_taps((3, 1), (1, 0))[0] + np.arange(side, dtype=np.int32)[:, None]
     reads = np.where((reads >= 0) & (reads < side), reads, -1).astype(np.int32)
-    plan.window(wide, seen, reads, reads, (side, side))
+    plan.window(wide, seen, reads, reads, (side, side), -1)
     plan.reach(near, seen, side)
     plan.limit(grown, wide, near)
     packed = pack_conv2d(variant, reals(1, 2 * c, c, 3, 3), padding=(1, 1))

@@ -213,8 +213,10 @@ void attend(const Attention& p, const Tile& t, int head, int first, int n) {
     turn_queries<N>(t.q + first, n, from, p.dim, p.scale, t.turned);
     for (int key = 0; key < p.members; key += M) {
         const int some = p.members - key < M ? p.members - key : M;
-        multiply_some<M, N, kPanel, true>(some, t.k + key, &run, 1, p.dim, from, t.turned, zeros,
-                                          t.scores + (ptrdiff_t)key * kPanel);
+        float* rows[M];
+        for (int i = 0; i < M; ++i) rows[i] = t.scores + (ptrdiff_t)(key + i) * kPanel;
+        multiply_some<M, N, kPanel, true>(t.k + key, &run, 1, p.dim, from, t.turned, zeros,
+                                          {rows, 0, some, kPanel, -__builtin_inff(), __builtin_inff()});
     }
     if (p.bias) add_bias<N>(t.bias + first, n, head * p.bias_head, p.members, t.scores);
     weigh<N>(t.scores, p.members, shares);

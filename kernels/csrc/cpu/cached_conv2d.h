@@ -8,7 +8,8 @@
 //       A tile of 6 rows x 16 channels stays in 12 registers over all taps and input channels: each step broadcasts 6
 //       inputs and loads 2 vectors of packed weights. Tiles whose windows lie inside the map add one offset a tap to
 //       their rows' pointers, and taps that lie side by side in memory are one run; a tile at the border reads a table
-//       of pointers, where a tap outside the map points to zeros.
+//       of pointers, where a tap outside the map points to zeros. A panel of one vector, with taps in lines, over rows
+//       in lines, goes by pieces instead (see lines.h).
 //   f32_cached_conv2d_14x32_avx512
 //       as above, 14 rows x 2 vectors of 16 in 28 registers
 //
@@ -17,6 +18,9 @@
 #pragma once
 #include "activation.h"
 #include "target.h"
+#if defined(FLUX_LANES)
+#include "lines.h"
+#endif
 
 namespace flux {
 namespace {
@@ -67,6 +71,7 @@ struct Block {
     int *y, *x;           // the window's origin as coordinates
     uint8_t* inside;      // one a row, then one a tile: every window of it lies inside the map
     const float** table;  // [tile][tap][row of tile], filled for tiles at the border
+    const float** lines;  // the same of one piece of rows (see lines.h)
     Run* runs;
     float* rows;
     int low_y, high_y, low_x, high_x;  // the farthest taps
@@ -86,6 +91,7 @@ inline Block begin_block(void* scratch, int taps, const int32_t* tap_y, const in
     b.x = static_cast<int*>(take(kBlock * sizeof(int)));
     b.inside = static_cast<uint8_t*>(take(kBlock));
     b.table = static_cast<const float**>(take(kBlock * (size_t)taps * sizeof(void*)));
+    b.lines = static_cast<const float**>(take(kLineCells * (size_t)taps * sizeof(void*)));
     b.runs = static_cast<Run*>(take((size_t)taps * sizeof(Run)));
     b.rows = static_cast<float*>(static_cast<void*>(at));
     b.low_y = b.high_y = tap_y[0];
@@ -113,39 +119,42 @@ inline int find_runs(const Conv2d& p, Run* runs) {
     return n;
 }
 
-// Finds where rows first .. first + n read and write, in tiles of M; a last tile that is not full repeats its last row.
+// Finds where n rows read and write, in tiles of M; a last tile that is not full repeats its last row. Or only where
+// they write.
 template <int M>
-void locate(const Conv2d& p, const Block& b, int first, int n) {
-    const int32_t* cells = p.out.cells + first;
-    // Copies, since the compiler must take every store below for a change of what p and b point to.
-    const Block at = b;
+void locate(const Conv2d& p, const Block& block, const int32_t* cells, int n, bool only_to) {
+    // Copies, since the compiler must take every store below for a change of what they point to.
+    const Block b = block;
     const float* in = p.in.at;
-    const int width = p.out.width, up_x = p.up_x, stride_x = p.stride_x;
-    const int low_x = -b.low_x, high_x = p.in.width - b.high_x;
+    const int width = p.out.width, stride_x = p.stride_x, low_x = -b.low_x, high_x = p.in.width - b.high_x;
     const ptrdiff_t in_step = p.in.step;
     const bool gated = p.out.gate != Gate::none;
     float* out = gated ? b.rows : p.out.at;
     const ptrdiff_t out_step = gated ? p.out.channels : p.out.step;
-    ptrdiff_t line = 0, line_begin = 0, line_end = 0;  // lists mostly ascend, so that dividing is rare
+    for (int i = 0; i < n; ++i) b.to[i] = out + (gated ? i : cells[i]) * out_step;
+    if (only_to) return;
+    int32_t line_begin = 0, line_end = 0;  // lists mostly ascend, so that dividing is rare
     int y = 0;
     bool line_inside = false;
-    for (int i = 0; i < n; ++i) {
+    for (int i = 0, end = 0; i < n; i = end) {
         const int32_t cell = cells[i];
         if (cell < line_begin || cell >= line_end) {
             const int row = cell / width;
-            line_begin = (ptrdiff_t)row * width;
+            line_begin = row * width;
             line_end = line_begin + width;
             y = row / p.up_y * p.stride_y;
-            line = (ptrdiff_t)y * p.in.width;
-            line_inside = y + at.low_y >= 0 && y + at.high_y < p.in.height;
+            line_inside = y + b.low_y >= 0 && y + b.high_y < p.in.height;
         }
-        const int column = (int)(cell - line_begin), x = (up_x == 1 ? column : column / up_x) * stride_x;
-        const bool inside = line_inside & (x >= low_x) & (x < high_x);
-        at.base[i] = in + (inside ? (line + x) * in_step : 0);
-        at.to[i] = out + (gated ? i : cell) * out_step;
-        at.y[i] = y;
-        at.x[i] = x;
-        at.inside[i] = inside;
+        const int column = cell - line_begin, x = (p.up_x == 1 ? column : column / p.up_x) * stride_x;
+        for (end = i + 1; p.up_x == 1 && end < n && cells[end] == cell + end - i && cells[end] < line_end;) ++end;
+        const float* base = in + ((ptrdiff_t)y * p.in.width + x) * in_step;
+        for (int k = i; k < end; ++k) {  // rows side by side
+            const int at = x + (k - i) * stride_x;
+            b.y[k] = y;
+            b.x[k] = at;
+            b.inside[k] = line_inside & (at >= low_x) & (at < high_x);
+            b.base[k] = base + (k - i) * stride_x * in_step;
+        }
     }
     const int tiles = (n + M - 1) / M;
     for (int i = n; i < tiles * M; ++i) {
@@ -170,10 +179,10 @@ void locate(const Conv2d& p, const Block& b, int first, int n) {
     }
 }
 
-// rows[i] . weights for R of the M rows of a tile and N vectors of channels, into sums[R][N].
+// rows[i] . weights for R of the M rows of a tile and N vectors of channels.
 template <int R, int M, int N, int kPanel, bool kInside>
 __attribute__((noinline)) void multiply(const float* const* rows, const Run* runs, int count, ptrdiff_t depth,
-                                        ptrdiff_t from, const float* w, const float* bias, float* sums) {
+                                        ptrdiff_t from, const float* w, const float* bias, const Sums& sums) {
     V acc[R][N];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
@@ -199,14 +208,15 @@ __attribute__((noinline)) void multiply(const float* const* rows, const Run* run
     }
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 4
-        for (int j = 0; j < N; ++j) store(sums + (i * N + j) * kLanes, acc[i][j]);
+        if (i >= sums.rows) break;
+        store_sums<N>(sums, i, acc[i]);
     }
 }
 
 template <int M, int N, int kPanel, bool kInside>
-FLUX_INLINE void multiply_some(int n, const float* const* rows, const Run* runs, int count, ptrdiff_t depth,
-                               ptrdiff_t from, const float* w, const float* bias, float* sums) {
+FLUX_INLINE void multiply_some(const float* const* rows, const Run* runs, int count, ptrdiff_t depth, ptrdiff_t from,
+                               const float* w, const float* bias, const Sums& sums) {
+    const int n = sums.rows;
     if (n == 1) return multiply<1, M, N, kPanel, kInside>(rows, runs, count, depth, from, w, bias, sums);
     if (n == 2) return multiply<2, M, N, kPanel, kInside>(rows, runs, count, depth, from, w, bias, sums);
     if (M > 4 && n <= 4) return multiply<4, M, N, kPanel, kInside>(rows, runs, count, depth, from, w, bias, sums);
@@ -216,80 +226,118 @@ FLUX_INLINE void multiply_some(int n, const float* const* rows, const Run* runs,
 }
 
 // Activation and residual of n rows of `width` channels, from sums into the rows of the target.
-template <Act kAct, int N>
-inline void finish(const Conv2d& p, const float* sums, float* const* to, const int32_t* cells, int n, int channel,
-                   int width) {
+__attribute__((noinline)) inline void finish(const Conv2d& p, const float* sums, int pitch, float* const* to,
+                                             const int32_t* cells, int n, int channel, int width) {
     const V a = splat(p.end.a), b = splat(p.end.b);
-    if (width == N * kLanes && !p.end.residual && kAct != Act::prelu) {
-        for (int i = 0; i < n; ++i, sums += N * kLanes) {
-            float* row = to[i] + channel;
-#pragma GCC unroll 4
-            for (int j = 0; j < N; ++j) store(row + j * kLanes, activate<kAct>(load(sums + j * kLanes), a, b, V{}));
+    choose(p.end.act, [&](auto chosen) {
+        constexpr Act kAct = decltype(chosen)::act;
+        for (int i = 0; i < n; ++i, sums += pitch) {
+            const float* residual =
+                p.end.residual ? p.end.residual + cells[i] * p.end.residual_step + channel : nullptr;
+            for (int c = 0; c < width; c += kLanes) {
+                const int lanes = width - c < kLanes ? width - c : kLanes;
+                V v = load(sums + c);
+                const V r = residual ? load(residual + c, lanes) : V{};
+                if (p.end.residual_first) v += r;
+                v = activate<kAct>(v, a, b, kAct == Act::prelu ? load(p.end.slope + channel + c, lanes) : V{});
+                if (residual && !p.end.residual_first) v += r;
+                store(to[i] + channel + c, v, lanes);
+            }
         }
-        return;
+    });
+}
+
+// What is left to do with a tile's sums. Without a residual and for all but the costly activations that is done as they
+// are stored; else they go into a buffer, and from there into the rows of the target.
+template <int M, int N>
+struct Finish {
+    alignas(64) float buffer[M * N * kLanes];
+    float* rows[M];
+    bool direct;
+    float low, high;
+
+    explicit Finish(const Epilogue& end) {
+        for (int i = 0; i < M; ++i) rows[i] = buffer + i * N * kLanes;
+        const bool clamps = end.act == Act::clamp;
+        direct = !end.residual && (clamps || end.act == Act::none);
+        low = direct && clamps ? end.a : -__builtin_inff();
+        high = direct && clamps ? end.b : __builtin_inff();
     }
-    for (int i = 0; i < n; ++i, sums += N * kLanes) {
-        const float* residual = p.end.residual ? p.end.residual + cells[i] * p.end.residual_step + channel : nullptr;
-        for (int c = 0; c < width; c += kLanes) {
-            const int lanes = width - c < kLanes ? width - c : kLanes;
-            V v = load(sums + c);
-            const V r = residual ? load(residual + c, lanes) : V{};
-            if (p.end.residual_first) v += r;
-            v = activate<kAct>(v, a, b, kAct == Act::prelu ? load(p.end.slope + channel + c, lanes) : V{});
-            if (residual && !p.end.residual_first) v += r;
-            store(to[i] + channel + c, v, lanes);
+
+    Sums take(float* const* to, int channel, int n, int width) const {
+        return direct ? Sums{to, channel, n, width, low, high} : Sums{rows, 0, n, width, low, high};
+    }
+
+    void done(const Conv2d& p, float* const* to, const int32_t* cells, int channel, int n, int width) const {
+        if (!direct) finish(p, buffer, N * kLanes, to, cells, n, channel, width);
+    }
+};
+
+// A panel of at most N vectors of channels over the tiles of a block.
+template <int M, int N, int kPanel, class F>
+void multiply_tiles(const Conv2d& p, const Block& b, int merged, const int32_t* cells, int n, ptrdiff_t from,
+                    const float* w, const float* bias, int channel, int width, const F& end) {
+    for (int i = 0; i < n; i += M) {
+        const int some = n - i < M ? n - i : M;
+        const Sums sums = end.take(b.to + i, channel, some, width);
+        if (b.inside[i / M]) {
+            multiply_some<M, N, kPanel, true>(b.base + i, b.runs, merged, p.in_per_group, from, w, bias, sums);
+        } else {
+            multiply_some<M, N, kPanel, false>(b.table + (ptrdiff_t)i * p.taps, b.runs, p.taps, p.in_per_group, from, w,
+                                               bias, sums);
         }
+        end.done(p, b.to + i, cells + i, channel, some, width);
     }
 }
 
-template <int n>
-struct Count {
-    static constexpr int value = n;
-};
+// A panel of one vector of channels over the pieces of a block.
+template <int kPanel, class F>
+void multiply_pieces(const Conv2d& p, const Block& b, int line, const int32_t* cells, int n, ptrdiff_t from,
+                     const float* w, const float* bias, int channel, int width, const F& end) {
+    for (int i = 0, some = 0; i < n; i += some) {
+        some = piece_length(cells + i, n - i, p.out.width);
+        choose_lines(some, p.stride_x, line, [&](auto rows, auto stride, auto taps) {
+            constexpr int R = decltype(rows)::value, S = decltype(stride)::value, K = decltype(taps)::value;
+            const Sums sums = end.take(b.to + i, channel, some, width);
+            if (find_inner_lines(p, K, R, cells[i], b.lines)) {
+                multiply_lines<R, S, K, kPanel, true>(b.lines, p.in.step, p.taps / K, p.in_per_group, from, w, bias,
+                                                      sums);
+            } else {
+                find_lines(p, K, R, cells[i], b.lines);
+                multiply_lines<R, S, K, kPanel, false>(b.lines, 0, p.taps / K, p.in_per_group, from, w, bias, sums);
+            }
+            end.done(p, b.to + i, cells + i, channel, some, width);
+        });
+    }
+}
 
 template <int M, int N>
 void cached_conv2d(const Conv2d& p) {
     constexpr int kPanel = N * kLanes;
     static_assert(kBlock % M == 0);
     const Block b = begin_block(p.scratch, p.taps, p.tap_y, p.tap_x);
-    const int panels = (p.out_per_group + kPanel - 1) / kPanel;
-    const ptrdiff_t panel_size = (ptrdiff_t)p.taps * p.in_per_group * kPanel;
-    const int merged = find_runs(p, b.runs);
-    const ptrdiff_t depth = p.in_per_group;
-    choose(p.end.act, [&](auto chosen) {
-        alignas(64) float sums[M * kPanel];
-        for (int first = 0; first < p.out.count; first += kBlock) {
-            const int n = p.out.count - first < kBlock ? p.out.count - first : kBlock;
-            locate<M>(p, b, first, n);
-            for (int at = 0; at < p.groups * panels; ++at) {
-                const int group = at / panels, channel = at % panels * kPanel, left = p.out_per_group - channel;
-                const ptrdiff_t from = group * depth;
-                const float *w = p.weights + at * panel_size, *bias = p.bias + (ptrdiff_t)at * kPanel;
-                const auto work = [&](auto vectors) {
-                    constexpr int kVectors = decltype(vectors)::value;
-                    const int width = left < kVectors * kLanes ? left : kVectors * kLanes;
-                    for (int i = 0; i < n; i += M) {
-                        const int some = n - i < M ? n - i : M;
-                        if (b.inside[i / M]) {
-                            multiply_some<M, kVectors, kPanel, true>(some, b.base + i, b.runs, merged, depth, from, w,
-                                                                     bias, sums);
-                        } else {
-                            multiply_some<M, kVectors, kPanel, false>(some, b.table + (ptrdiff_t)i * p.taps, b.runs,
-                                                                      p.taps, depth, from, w, bias, sums);
-                        }
-                        finish<decltype(chosen)::act, kVectors>(p, sums, b.to + i, p.out.cells + first + i, some,
-                                                                group * p.out_per_group + channel, width);
-                    }
-                };
-                if (left <= kLanes) {
-                    work(Count<1>{});
-                } else {
-                    work(Count<N>{});
-                }
+    const int panels = (p.out_per_group + kPanel - 1) / kPanel, line = line_width(p), merged = find_runs(p, b.runs);
+    const ptrdiff_t depth = p.in_per_group, panel_size = (ptrdiff_t)p.taps * depth * kPanel;
+    const Finish<(M > kPiece ? M : kPiece), N> end(p.end);
+    for (int first = 0; first < p.out.count; first += kBlock) {
+        const int n = p.out.count - first < kBlock ? p.out.count - first : kBlock;
+        const int32_t* cells = p.out.cells + first;
+        const bool pieces = line && in_pieces(cells, n);
+        locate<M>(p, b, cells, n, pieces && p.out_per_group <= kLanes);
+        for (int at = 0; at < p.groups * panels; ++at) {
+            const int group = at / panels, in_group = at % panels * kPanel, left = p.out_per_group - in_group;
+            const int channel = group * p.out_per_group + in_group, width = left < kPanel ? left : kPanel;
+            const float *w = p.weights + at * panel_size, *bias = p.bias + (ptrdiff_t)at * kPanel;
+            if (pieces && width <= kLanes) {
+                multiply_pieces<kPanel>(p, b, line, cells, n, group * depth, w, bias, channel, width, end);
+            } else if (width <= kLanes) {
+                multiply_tiles<M, 1, kPanel>(p, b, merged, cells, n, group * depth, w, bias, channel, width, end);
+            } else {
+                multiply_tiles<M, N, kPanel>(p, b, merged, cells, n, group * depth, w, bias, channel, width, end);
             }
-            if (p.out.gate != Gate::none) commit(p.out, b.rows, first, n);
         }
-    });
+        if (p.out.gate != Gate::none) commit(p.out, b.rows, first, n);
+    }
 }
 
 #endif

@@ -5,10 +5,11 @@
 //   f32_cached_depthwise2d_4x8_vec128
 //       as below, on vectors of 4
 //   f32_cached_depthwise2d_4x16_avx2
-//       A tile of 4 rows x 16 channels stays in 8 registers over the taps: a step loads 2 vectors of weights once for
-//       the 4 rows. Rows find their inputs as in cached_conv2d.
+//       Rows in lines with taps in lines go by pieces of up to 10 rows x 8 channels, each input loaded once for all taps
+//       of a line (see lines.h). Else a tile of 4 rows x 16 channels stays in 8 registers over the taps: a step loads 2
+//       vectors of weights once for the 4 rows. Rows find their inputs as in cached_conv2d.
 //   f32_cached_depthwise2d_4x32_avx512
-//       as above, on vectors of 16
+//       as above, on vectors of 16 and with pieces of up to 16 rows
 #pragma once
 #include "cached_conv2d.h"
 
@@ -46,20 +47,19 @@ void cached_depthwise2d(const Conv2d& p) {
 
 #else
 
-// Sums of the M rows of a tile for N vectors of channels from `channel`; if not kFull, N is 1 and has `width` channels.
+// Sums of the M rows of a tile for N vectors of channels; if not kFull, N is 1 and it has only the channels of `sums`.
 template <int M, int N, bool kInside, bool kFull>
-__attribute__((noinline)) void multiply_channels(const Conv2d& p, const float* const* rows, const Run* runs,
-                                                 int channel, int width, float* sums) {
+__attribute__((noinline)) void multiply_channels(const float* const* rows, const Run* runs, int taps, int channel,
+                                                 const float* w, ptrdiff_t pitch, const float* bias, const Sums& sums) {
     static_assert(kFull || N == 1);
-    const ptrdiff_t padded = (p.groups + kLanes - 1) / kLanes * kLanes;
-    const float* w = p.weights + channel;
+    w += channel;
     V acc[M][N];
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 4
-        for (int j = 0; j < N; ++j) acc[i][j] = load(p.bias + channel + j * kLanes);
+        for (int j = 0; j < N; ++j) acc[i][j] = load(bias + channel + j * kLanes);
     }
-    for (int t = 0; t < p.taps; ++t, w += padded) {
+    for (int t = 0; t < taps; ++t, w += pitch) {
         const float* in[M];
 #pragma GCC unroll 8
         for (int i = 0; i < M; ++i) in[i] = (kInside ? rows[i] + runs[t].offset : rows[t * M + i]) + channel;
@@ -70,54 +70,73 @@ __attribute__((noinline)) void multiply_channels(const Conv2d& p, const float* c
         for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 4
             for (int j = 0; j < N; ++j) {
-                acc[i][j] += (kFull ? load(in[i] + j * kLanes) : load(in[i], width)) * b[j];
+                acc[i][j] += (kFull ? load(in[i] + j * kLanes) : load(in[i], sums.width)) * b[j];
             }
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 4
-        for (int j = 0; j < N; ++j) store(sums + (i * N + j) * kLanes, acc[i][j]);
+        if (i >= sums.rows) break;
+        store_sums<N>(sums, i, acc[i]);
     }
+}
+
+// Calls f(vectors, full, channel, width) for all channels, N vectors at once and what is left one by one.
+template <int N, class F>
+FLUX_INLINE void each_channels(int channels, F&& f) {
+    int channel = 0;
+    for (; channel + N * kLanes <= channels; channel += N * kLanes) f(Count<N>{}, Count<1>{}, channel, N * kLanes);
+    for (; N > 1 && channel + kLanes <= channels; channel += kLanes) f(Count<1>{}, Count<1>{}, channel, kLanes);
+    if (channel < channels) f(Count<1>{}, Count<0>{}, channel, channels - channel);
 }
 
 template <int M, int N>
 void cached_depthwise2d(const Conv2d& p) {
-    constexpr int kWidth = N * kLanes;
     const Block b = begin_block(p.scratch, p.taps, p.tap_y, p.tap_x);
+    const int line = line_width(p);
+    const ptrdiff_t pitch = (p.groups + kLanes - 1) / kLanes * kLanes;
     for (int t = 0; t < p.taps; ++t) {  // taps are never merged here: each has its own vector of weights
         b.runs[t] = {((ptrdiff_t)p.tap_y[t] * p.in.width + p.tap_x[t]) * p.in.step, 1};
     }
-    choose(p.end.act, [&](auto chosen) {
-        alignas(64) float sums[M * kWidth];
-        for (int first = 0; first < p.out.count; first += kBlock) {
-            const int n = p.out.count - first < kBlock ? p.out.count - first : kBlock;
-            locate<M>(p, b, first, n);
-            for (int i = 0; i < n; i += M) {
-                const int some = n - i < M ? n - i : M;
-                const bool inside = b.inside[i / M];
-                const float* const* rows = inside ? b.base + i : b.table + (ptrdiff_t)i * p.taps;
-                const int32_t* cells = p.out.cells + first + i;
-                const auto work = [&](auto vectors, auto full, int channel, int width) {
-                    constexpr int kVectors = decltype(vectors)::value;
-                    constexpr bool kFull = decltype(full)::value;
-                    if (inside) {
-                        multiply_channels<M, kVectors, true, kFull>(p, rows, b.runs, channel, width, sums);
-                    } else {
-                        multiply_channels<M, kVectors, false, kFull>(p, rows, b.runs, channel, width, sums);
-                    }
-                    finish<decltype(chosen)::act, kVectors>(p, sums, b.to + i, cells, some, channel, width);
-                };
-                int channel = 0;
-                for (; channel + kWidth <= p.groups; channel += kWidth)
-                    work(Count<N>{}, Count<true>{}, channel, kWidth);
-                for (; channel + kLanes <= p.groups; channel += kLanes)
-                    work(Count<1>{}, Count<true>{}, channel, kLanes);
-                if (channel < p.groups) work(Count<1>{}, Count<false>{}, channel, p.groups - channel);
-            }
-            if (p.out.gate != Gate::none) commit(p.out, b.rows, first, n);
+    const Finish<(M > kPiece ? M : kPiece), N> end(p.end);
+    for (int first = 0; first < p.out.count; first += kBlock) {
+        const int n = p.out.count - first < kBlock ? p.out.count - first : kBlock;
+        const int32_t* cells = p.out.cells + first;
+        const bool pieces = line && in_pieces(cells, n);
+        locate<M>(p, b, cells, n, pieces);
+        for (int i = 0, some = 0; pieces && i < n; i += some) {
+            some = piece_length(cells + i, n - i, p.out.width);
+            choose_lines(some, p.stride_x, line, [&](auto rows, auto stride, auto taps) {
+                constexpr int R = decltype(rows)::value, S = decltype(stride)::value, K = decltype(taps)::value;
+                find_lines(p, K, R, cells[i], b.lines);
+                each_channels<1>(p.groups, [&](auto, auto full, int channel, int width) {
+                    multiply_line_channels<R, S, K, decltype(full)::value>(b.lines, p.taps / K, channel, p.weights,
+                                                                           pitch, p.bias,
+                                                                           end.take(b.to + i, channel, some, width));
+                    end.done(p, b.to + i, cells + i, channel, some, width);
+                });
+            });
         }
-    });
+        for (int i = 0; !pieces && i < n; i += M) {
+            const int some = n - i < M ? n - i : M;
+            const bool inside = b.inside[i / M];
+            const float* const* rows = inside ? b.base + i : b.table + (ptrdiff_t)i * p.taps;
+            each_channels<N>(p.groups, [&](auto vectors, auto full, int channel, int width) {
+                constexpr int kVectors = decltype(vectors)::value;
+                constexpr bool kFull = decltype(full)::value;
+                const Sums sums = end.take(b.to + i, channel, some, width);
+                if (inside) {
+                    multiply_channels<M, kVectors, true, kFull>(rows, b.runs, p.taps, channel, p.weights, pitch, p.bias,
+                                                                sums);
+                } else {
+                    multiply_channels<M, kVectors, false, kFull>(rows, b.runs, p.taps, channel, p.weights, pitch,
+                                                                 p.bias, sums);
+                }
+                end.done(p, b.to + i, cells + i, channel, some, width);
+            });
+        }
+        if (p.out.gate != Gate::none) commit(p.out, b.rows, first, n);
+    }
 }
 
 #endif

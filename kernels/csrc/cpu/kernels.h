@@ -154,9 +154,12 @@ constexpr size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 constexpr size_t rows_scratch(size_t channels) { return round64(kBlock * channels * sizeof(float)); }
 
+constexpr int kLineCells = 11;  // cells a tap that rows side by side read, for all of them; see lines.h
+
 constexpr size_t conv2d_scratch(size_t taps, size_t channels) {
     return 2 * round64(kBlock * sizeof(void*)) + 2 * round64(kBlock * sizeof(int)) + round64(kBlock) +
-           round64(kBlock * taps * sizeof(void*)) + round64(taps * 2 * sizeof(ptrdiff_t)) + rows_scratch(channels);
+           round64(kBlock * taps * sizeof(void*)) + round64(kLineCells * taps * sizeof(void*)) +
+           round64(taps * 2 * sizeof(ptrdiff_t)) + rows_scratch(channels);
 }
 
 constexpr int kGather = 4096;                   // rows that attention sorts by their groups together

@@ -48,5 +48,33 @@ inline void commit(const Target& out, const float* scratch, int first, int n) {
     }
 }
 
+#if defined(FLUX_LANES)
+
+// Where a tile's sums go, held to [low, high] on the way: to the rows themselves or, if more is to be done, to a buffer.
+struct Sums {
+    float* const* to;   // a row each
+    ptrdiff_t channel;  // the first within the row
+    int rows, width;    // of the tile's rows and channels, those that are wanted
+    float low, high;
+};
+
+template <int N>
+FLUX_INLINE void store_sums(const Sums& s, int row, const V* sums) {
+    const V low = splat(s.low), high = splat(s.high);
+    float* to = s.to[row] + s.channel;
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+        const V v = at_most(at_least(sums[j], low), high);
+        const int left = s.width - j * kLanes;
+        if (left >= kLanes) {
+            store(to + j * kLanes, v);
+        } else if (left > 0) {
+            store(to + j * kLanes, v, left);
+        }
+    }
+}
+
+#endif
+
 }  // namespace
 }  // namespace flux

@@ -41,18 +41,27 @@ class Mask {
     void close(int low, int high) {
         low = std::max(low, 0);
         high = std::min(high, rows());
-        int count = 0;
         const uint8_t* b = bits_.data();
+        while (low < high && !b[low]) ++low;
+        while (high > low && !b[high - 1]) --high;
+        int count = 0;
         for (int i = low; i < high; ++i) count += b[i];
         count ? set(low, high, count) : set(0, 0, 0);
     }
 
-    void copy(const Mask& from) {
+    void copy(Mask& from) {
         if (full() && from.full()) return;
         uint8_t* to = open();
-        if (from.any())
-            std::memcpy(to + from.low_, from.bits_.data() + from.low_, static_cast<size_t>(from.high_ - from.low_));
+        if (!from.any()) return;
+        std::memcpy(to + from.low_, from.bits_.data() + from.low_, static_cast<size_t>(from.high_ - from.low_));
         set(from.low_, from.high_, from.count_);
+        cells_ = from.cells();
+        listed_ = true;
+    }
+
+    bool equals(const Mask& other) const {
+        if (count_ != other.count_ || low_ != other.low_ || high_ != other.high_) return false;
+        return !std::memcmp(bits_.data() + low_, other.bits_.data() + low_, static_cast<size_t>(high_ - low_));
     }
 
     // The set rows, ascending.

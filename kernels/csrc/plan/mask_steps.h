@@ -64,15 +64,16 @@ struct JoinStep : PlanStep {
     }
 };
 
-// out[y, x] = any of in[reads_y[y, :], reads_x[x, :]].
+// out[y, x] = any of in[reads_y[y, :], reads_x[x, :]], with `near` only where that is set too.
 struct WindowStep : PlanStep {
-    Mask *in, *out;
+    Mask *in, *out, *near = nullptr;
     int in_width, out_width, out_height;
     int taps_y, taps_x;
     std::vector<int32_t> reads_y, reads_x;
     int stride = 0, dilation = 0, start = 0;  // reads_x[x, t] = x * stride + t * dilation + start inside the map
     std::vector<uint8_t> line;
     int margin = 0;
+    bool centred = false;  // every cell reads itself: what lies near is reached from what lies near
 
     // Finds out whether the taps along x are evenly spaced.
     void prepare() {
@@ -80,6 +81,8 @@ struct WindowStep : PlanStep {
             return reads_x[static_cast<size_t>(x) * static_cast<size_t>(taps_x) + static_cast<size_t>(t)];
         };
         line.resize(static_cast<size_t>(in_width));
+        centred = in->rows() == out->rows() && in_width == out_width && reads_self(reads_y, out_height, taps_y) &&
+                  reads_self(reads_x, out_width, taps_x);
         bool known = false;
         for (int x = 0; x < out_width; ++x) {
             for (int t = 0; t < taps_x; ++t) {
@@ -109,8 +112,9 @@ struct WindowStep : PlanStep {
     }
 
     void run(const Frame& frame) override {
-        if (frame.fresh || in->full()) return out->fill();
-        if (!in->any()) return out->clear();
+        if (frame.fresh || (in->full() && !near)) return out->fill();
+        if (!in->any() || (near && !near->any())) return out->clear();
+        if (near && centred && in->equals(*near)) return out->copy(*near);
         uint8_t* to = out->open();
         const int begin = in->low() / in_width, end = (in->high() + in_width - 1) / in_width;
         int low = out->rows(), high = 0;
@@ -130,10 +134,23 @@ struct WindowStep : PlanStep {
             }
             if (!hit) continue;
             along_x(to + static_cast<ptrdiff_t>(y) * out_width);
+            if (near) {
+                uint8_t* line_out = to + static_cast<ptrdiff_t>(y) * out_width;
+                const uint8_t* allowed = near->bits() + static_cast<ptrdiff_t>(y) * out_width;
+                for (int x = 0; x < out_width; ++x) line_out[x] &= allowed[x];
+            }
             low = std::min(low, y * out_width);
             high = (y + 1) * out_width;
         }
         out->close(low, high);
+    }
+
+    static bool reads_self(const std::vector<int32_t>& reads, int outputs, int taps) {
+        for (int i = 0; i < outputs; ++i) {
+            const auto begin = reads.begin() + static_cast<ptrdiff_t>(i) * taps;
+            if (std::find(begin, begin + taps, i) == begin + taps) return false;
+        }
+        return true;
     }
 
     void along_x(uint8_t* to) const {

@@ -1,6 +1,7 @@
 // fluxcompile.kernels._cpu.Plan: a whole frame as a list of steps, built once from Python, run in one call without the
 // GIL. Maps are numpy arrays that the builder owns and the plan keeps alive; every argument is checked when its step is
 // added, so that running checks nothing.
+#include <chrono>
 #include <map>
 #include <new>
 
@@ -72,7 +73,7 @@ class Plan {
         return add(std::move(step));
     }
 
-    int window(int out, int in, const Array& reads_y, const Array& reads_x, Pair size) {
+    int window(int out, int in, const Array& reads_y, const Array& reads_x, Pair size, int near) {
         const char* op = "window";
         auto step = std::make_unique<WindowStep>();
         step->in = mask_at(op, in);
@@ -84,6 +85,8 @@ class Plan {
         require(reads_y.ndim() == 2 && reads_x.ndim() == 2 && reads_y.shape(1) >= 1 && reads_x.shape(1) >= 1 &&
                     static_cast<int64_t>(reads_y.shape(0) * reads_x.shape(0)) == step->out->rows(),
                 op, ": reads must be (outputs, taps) for each axis and give ", step->out->rows(), " rows");
+        if (near >= 0) step->near = rows_mask(op, near, step->out->rows());
+        require(step->near != step->out, op, ": near and out are the same mask");
         step->in_width = size.second;
         step->out_height = static_cast<int>(reads_y.shape(0));
         step->out_width = static_cast<int>(reads_x.shape(0));
@@ -332,7 +335,16 @@ class Plan {
         prepare();
         nb::gil_scoped_release unlocked;
         frame_.fresh = fresh;
-        for (int i = begin; i < end; ++i) steps_[static_cast<size_t>(i)]->run(frame_);
+        if (!timed_) {
+            for (int i = begin; i < end; ++i) steps_[static_cast<size_t>(i)]->run(frame_);
+            return;
+        }
+        took_ms_.resize(steps_.size());
+        for (int i = begin; i < end; ++i) {
+            const auto from = std::chrono::steady_clock::now();
+            steps_[static_cast<size_t>(i)]->run(frame_);
+            took_ms_[static_cast<size_t>(i)] = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count();
+        }
     }
 
     // The mask's bytes.
@@ -350,6 +362,10 @@ class Plan {
         return found;
     }
     int size() const { return static_cast<int>(steps_.size()); }
+
+    // From now on, how long each step of a frame takes.
+    void time(bool timed) { timed_ = timed; }
+    std::vector<double> took_ms() const { return took_ms_; }
 
   private:
     static int checked(int threads) {
@@ -495,6 +511,8 @@ class Plan {
     std::vector<nb::object> kept_;
     std::vector<std::unique_ptr<char, ScratchFree>> memory_;
     std::vector<char*> scratch_;
+    std::vector<double> took_ms_;
+    bool timed_ = false;
     size_t needed_ = 0, made_ = 0;
 };
 
@@ -506,7 +524,7 @@ void bind_plan(nb::module_& m) {
         .def(nb::init<const std::string&, int>(), "variant"_a, "threads"_a)
         .def("mask", &Plan::mask, "rows"_a)
         .def("join", &Plan::join, "out"_a, "readers"_a)
-        .def("window", &Plan::window, "out"_a, "in"_a, "reads_y"_a.noconvert(), "reads_x"_a.noconvert(), "size"_a)
+        .def("window", &Plan::window, "out"_a, "in"_a, "reads_y"_a.noconvert(), "reads_x"_a.noconvert(), "size"_a, "near"_a)
         .def("limit", &Plan::limit, "out"_a, "in"_a, "near"_a)
         .def("reach", &Plan::reach, "out"_a, "in"_a, "width"_a)
         .def("conv2d", &Plan::conv2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "weights"_a.noconvert(),
@@ -538,6 +556,8 @@ void bind_plan(nb::module_& m) {
         .def("any", &Plan::any, "mask"_a)
         .def("count", &Plan::count, "mask"_a)
         .def("done", &Plan::done)
+        .def("time", &Plan::time, "timed"_a)
+        .def("took_ms", &Plan::took_ms)
         .def("__len__", &Plan::size);
 }
 

@@ -181,21 +181,14 @@ struct InputStep : PlanStep {
     std::vector<T> held;  // the reference as it came
 
     void run(const Frame& frame) override {
-        const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? rows : 1;
-        const auto keep = [&](int r) {
-            for (int c = 0; c < channels; ++c) {
-                const T value = held[static_cast<size_t>(r * pixel + c * channel)] = data[r * pixel + c * channel];
-                out[static_cast<ptrdiff_t>(r) * channels + c] = static_cast<float>(value);
-            }
-        };
         held.resize(static_cast<size_t>(rows) * static_cast<size_t>(channels));
         if (frame.fresh) {
             mask->fill();
-            for (int r = 0; r < rows; ++r) keep(r);
+            keep(0, rows);
         } else if (given) {
-            take_given(keep);
+            take_given();
         } else {
-            compare(frame.threshold, pixel, channel, keep);
+            compare(frame.threshold);
         }
         done = mask->count();
     }
@@ -225,50 +218,84 @@ struct InputStep : PlanStep {
         return !(change <= threshold && -change <= threshold);
     }
 
-    template <class Keep>
-    void take_given(const Keep& keep) {
+    // The pixels first .. + n of the frame become those of the reference.
+    void keep(int first, int n) {
+        float* to = out + static_cast<ptrdiff_t>(first) * channels;
+        if (!planar) {
+            const ptrdiff_t at = static_cast<ptrdiff_t>(first) * channels, count = static_cast<ptrdiff_t>(n) * channels;
+            std::memcpy(held.data() + at, data + at, sizeof(T) * static_cast<size_t>(count));
+            for (ptrdiff_t i = 0; i < count; ++i) to[i] = static_cast<float>(data[at + i]);
+            return;
+        }
+        for (int c = 0; c < channels; ++c) {
+            const ptrdiff_t at = static_cast<ptrdiff_t>(c) * rows + first;
+            std::memcpy(held.data() + at, data + at, sizeof(T) * static_cast<size_t>(n));
+        }
+        const T* from = data + first;
+        if (channels == 3) {  // a picture
+            const T *red = from, *green = from + rows, *blue = from + 2 * static_cast<ptrdiff_t>(rows);
+            for (ptrdiff_t i = 0; i < n; ++i) {
+                to[3 * i] = static_cast<float>(red[i]);
+                to[3 * i + 1] = static_cast<float>(green[i]);
+                to[3 * i + 2] = static_cast<float>(blue[i]);
+            }
+            return;
+        }
+        for (int c = 0; c < channels; ++c, from += rows) {
+            for (ptrdiff_t i = 0; i < n; ++i) to[i * channels + c] = static_cast<float>(from[i]);
+        }
+    }
+
+    void take_given() {
         uint8_t* bits = mask->open();
         int low = rows, high = 0;
-        for (int r = 0; r < rows; ++r) {
+        for (int r = 0; r < rows;) {
             const void* found = std::memchr(given + r, 1, static_cast<size_t>(rows - r));
             if (!found) break;
-            r = static_cast<int>(static_cast<const uint8_t*>(found) - given);
-            low = std::min(low, r);
-            for (; r < rows && given[r] == 1; ++r) {
-                bits[r] = 1;
-                keep(r);
-            }
+            const int begin = static_cast<int>(static_cast<const uint8_t*>(found) - given);
+            for (r = begin; r < rows && given[r] == 1; ++r) bits[r] = 1;
+            keep(begin, r - begin);
+            low = std::min(low, begin);
             high = r;
         }
         mask->close(low, high);
     }
 
-    template <class Keep>
-    void compare(float threshold, ptrdiff_t pixel, ptrdiff_t channel, const Keep& keep) {
+    void compare(float threshold) {
         uint8_t* bits = mask->open();
         int low = rows, high = 0;
         constexpr int kRun = 512;  // pixels looked at together; most runs are equal
         for (int first = 0; first < rows; first += kRun) {
             const int n = std::min(kRun, rows - first);
-            int any = 0;
-            for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
-                const ptrdiff_t at = first * pixel + plane * channel,
-                                count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
-                const T *a = data + at, *b = held.data() + at;
-                for (ptrdiff_t i = 0; i < count; ++i) any |= differs(a[i], b[i], threshold);
-            }
-            if (!any) continue;
+            if (!any_differs(first, n, threshold)) continue;
             low = std::min(low, first);
             high = first + n;
-            for (int r = first; r < first + n; ++r) {
-                for (int c = 0; c < channels && !bits[r]; ++c) {
-                    bits[r] = differs(data[r * pixel + c * channel], held[static_cast<size_t>(r * pixel + c * channel)],
-                                      threshold);
+            const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? rows : 1;
+            for (int r = first; r < first + n;) {
+                const int begin = r;
+                for (; r < first + n; ++r) {
+                    for (int c = 0; c < channels && !bits[r]; ++c) {
+                        const ptrdiff_t at = r * pixel + c * channel;
+                        bits[r] = differs(data[at], held[static_cast<size_t>(at)], threshold);
+                    }
+                    if (!bits[r]) break;
                 }
-                if (bits[r]) keep(r);
+                if (r > begin) keep(begin, r - begin);
+                ++r;
             }
         }
         mask->close(low, high);
+    }
+
+    bool any_differs(int first, int n, float threshold) const {
+        int any = 0;
+        for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
+            const ptrdiff_t at = planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
+            const ptrdiff_t count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
+            const T *a = data + at, *b = held.data() + at;
+            for (ptrdiff_t i = 0; i < count; ++i) any |= differs(a[i], b[i], threshold);
+        }
+        return any;
     }
 };
 

@@ -1,0 +1,332 @@
+"""Time against activity: a stream of ours beside dense peers, in one process, in turns.
+
+`fluxcompile bench` is this. Every figure is wall clock of one frame, the least and the median of all rounds. Shares of
+time are least over least, against the peer that is fastest: the best dense.
+"""
+
+import contextlib
+import importlib
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluxcompile import peers
+from fluxcompile.activity import PATTERNS, Camera, Mask, Net, draw
+from fluxcompile.errors import OptionError
+from fluxcompile.peers import Model, Peer
+from fluxcompile.program import Graph, Program
+from fluxcompile.timing import Run, take_turns
+
+SPINNING_S = 0.01
+"""Threads of OpenMP go on spinning for so long when their work is done."""
+
+VIEWS = {
+    "getitem", "aten.alias", "aten.chunk", "aten.contiguous", "aten.detach", "aten.expand", "aten.flatten",
+    "aten.narrow", "aten.permute", "aten.reshape", "aten.select", "aten.slice", "aten.split",
+    "aten.split_with_sizes", "aten.squeeze", "aten.t", "aten.transpose", "aten.unbind", "aten.unflatten",
+    "aten.unsqueeze", "aten.view",
+}  # fmt: skip
+"""Ops whose result lies in their operand's memory."""
+
+BYTES = {"f64": 8, "i64": 8, "c64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2, "i8": 1, "u8": 1, "b8": 1}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. `activities` are per cent of the blocks of a frame; `peers` None is all that are installed."""
+
+    activities: Sequence[float] = (1, 5, 10, 25, 50, 100)
+    patterns: Sequence[str] = ("blobs",)
+    threads: int = 1
+    backend: str = "cpu"
+    rounds: int = 20
+    warmups: int = 2
+    peers: Sequence[str] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.activities or not all(0 < a <= 100 for a in self.activities):
+            raise OptionError(f"activity is {self.activities}; it is per cent, over 0 and up to 100")
+        if not self.patterns or not set(self.patterns) <= set(PATTERNS):
+            raise OptionError(f"pattern is {', '.join(self.patterns)}; use {', '.join(PATTERNS)} or both")
+        if self.threads < 1 or self.rounds < 1:
+            raise OptionError(f"{self.threads} threads and {self.rounds} rounds; there must be one at least")
+
+
+@dataclass
+class Row:
+    """One activity. `work_share` is the mean over the rounds of MACs done over those of a dense frame."""
+
+    activity: float
+    pattern: str
+    threads: int
+    ms: float | None = None
+    ms_median: float | None = None
+    of_best_dense: float | None = None
+    work_share: float | None = None
+    gflops_effective: float | None = None
+
+
+@dataclass
+class Result:
+    """All that was measured of one model on so many threads.
+
+    dense_activation_bytes: the peak of the live tensors of a dense run, freed at their last use, views for nothing;
+    dense_activation_sum_bytes: the same tensors, none freed. peak_gflops: of one core, measured beside the rounds.
+    """
+
+    model: str
+    machine: dict[str, Any]
+    threads: int
+    backend: str
+    frame: tuple[int, int]
+    macs: int
+    rounds: int = 0
+    peers: list[dict[str, Any]] = field(default_factory=list)
+    peers_ms: dict[str, float] = field(default_factory=dict)
+    best_dense: str | None = None
+    best_dense_ms: float | None = None
+    rows: list[Row] = field(default_factory=list)
+    idle_ms: float | None = None
+    idle_ms_median: float | None = None
+    idle_of_best_dense: float | None = None
+    idle_work_share: float | None = None
+    first_frame_ms: float | None = None
+    first_frame_ms_median: float | None = None
+    first_frame_of_best_dense: float | None = None
+    cache_bytes: int = 0
+    dense_activation_bytes: int = 0
+    dense_activation_sum_bytes: int = 0
+    peak_gflops: float | None = None
+    interrupted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    name: str,
+    net: Net,
+    source: Any,
+    plan: Plan,
+    *,
+    on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Result:
+    """Measure one net; `source` is what the peers get: a module, a path, or None for the net's own dense graph."""
+    with torch_threads(plan.threads):
+        camera = Camera(net, plan.backend, plan.threads, seed=plan.seed)
+        result = Result(name, machine(), plan.threads, plan.backend, camera.size, net.explain().to_json()["total_macs"])
+        result.dense_activation_bytes, result.dense_activation_sum_bytes = activation_bytes(net.program.graphs["dense"])
+        everything = draw("blobs", camera.size, 1.0, (plan.seed,))
+        ours = peers.arrays(camera.see(everything))
+        opened: list[Peer] = []
+        total = len(plan.peers or peers.PEERS)
+        on_step("opening peers", 0, total)
+        try:
+            for peer in peers.open_peers(Model(source, net.program, camera.frames), plan.threads, ours, plan.peers):
+                opened.append(peer)
+                on_step("opening peers", len(opened), total)
+        except KeyboardInterrupt:
+            result.interrupted = True
+        runs, rows, work = _runs(camera, opened, plan)
+        peak = Peak()
+
+        def on_round(index: int) -> None:
+            peak.measure()
+            result.rounds = max(result.rounds, index + 1)
+            on_step("rounds", index + 1 + plan.warmups, plan.rounds + plan.warmups)
+
+        if not result.interrupted:
+            pause_s = SPINNING_S if plan.threads > 1 else 0.0
+            result.interrupted = not take_turns(
+                runs, plan.rounds, warmups=plan.warmups, seed=plan.seed, pause_s=pause_s, on_round=on_round
+            )
+        result.peak_gflops = peak.gflops
+        result.cache_bytes = cache_bytes(camera.stream, net.program)
+        _fill(result, opened, runs, rows, work)
+    return result
+
+
+def _runs(camera: Camera, opened: Sequence[Peer], plan: Plan) -> tuple[dict[str, Run], dict[str, Row], dict[str, Any]]:
+    """What takes turns: "peer NAME", "first frame", "idle" and a row for each activity and pattern."""
+    work: dict[str, list[float]] = {}
+
+    def frame(key: str, pattern: str, share: float) -> Run:
+        def prepare(index: int) -> Mask:
+            seed = (plan.seed, int(index < 0), abs(index))
+            return camera.change(draw(pattern, camera.size, share, seed))
+
+        def after() -> None:
+            work.setdefault(key, []).append(float(camera.stream.stats.work_share))
+
+        return Run(camera.see, prepare, after)
+
+    def forget(index: int) -> Mask:
+        camera.stream.reset()
+        return draw("blobs", camera.size, 1.0, (0,))
+
+    runs = {f"peer {peer.name}": Run(_call(peer)) for peer in opened if peer.infer}
+    runs |= {"first frame": Run(camera.see, forget), "idle": frame("idle", "blobs", 0.0)}
+    rows = {}
+    for pattern in plan.patterns:
+        for activity in plan.activities:
+            key = f"{pattern} {activity:g}"
+            runs[key] = frame(key, pattern, activity / 100)
+            rows[key] = Row(activity, pattern, plan.threads)
+    return runs, rows, work
+
+
+def _call(peer: Peer) -> Callable[[Any], object]:
+    assert peer.infer is not None
+    infer = peer.infer
+    return lambda given: infer()
+
+
+def _fill(
+    result: Result, opened: Sequence[Peer], runs: dict[str, Run], rows: dict[str, Row], work: dict[str, list[float]]
+) -> None:
+    for peer in opened:
+        timed = runs.get(f"peer {peer.name}")
+        result.peers.append(
+            {
+                "name": peer.name,
+                "ms": timed.best_ms if timed else None,
+                "ms_median": timed.median_ms if timed else None,
+                "reason": peer.reason,
+                "version": peer.version,
+                "max_relative_error": peer.max_relative_error,
+            }
+        )
+    result.peers_ms = {peer["name"]: peer["ms"] for peer in result.peers if peer["ms"] is not None}
+    if result.peers_ms:
+        result.best_dense = min(result.peers_ms, key=lambda name: result.peers_ms[name])
+        result.best_dense_ms = result.peers_ms[result.best_dense]
+    for key, row in rows.items():
+        row.ms, row.ms_median = runs[key].best_ms, runs[key].median_ms
+        row.of_best_dense = over(row.ms, result.best_dense_ms)
+        row.work_share = _mean(work.get(key))
+        if row.ms and row.work_share is not None:
+            row.gflops_effective = 2e-6 * result.macs * row.work_share / row.ms
+        result.rows.append(row)
+    idle, first = runs["idle"], runs["first frame"]
+    result.idle_ms, result.idle_ms_median = idle.best_ms, idle.median_ms
+    result.idle_of_best_dense = over(idle.best_ms, result.best_dense_ms)
+    result.idle_work_share = _mean(work.get("idle"))
+    result.first_frame_ms, result.first_frame_ms_median = first.best_ms, first.median_ms
+    result.first_frame_of_best_dense = over(first.best_ms, result.best_dense_ms)
+
+
+def over(ms: float | None, other: float | None) -> float | None:
+    """A ratio, None where one of the two was not measured."""
+    return ms / other if ms is not None and other else None
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Torch on so many threads, and back to what it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Peak:
+    """The most multiply-adds a core does, in GFLOP/s; None while the kernels are not built."""
+
+    def __init__(self) -> None:
+        self.gflops: float | None = None
+        try:
+            self._kernels: Any = importlib.import_module("fluxcompile.kernels._cpu")
+        except ImportError:
+            self._kernels = None
+
+    def measure(self) -> None:
+        """A hundredth of a second; the best of all counts."""
+        if self._kernels:
+            self.gflops = max(self.gflops or 0.0, self._kernels.peak_gflops(self._kernels.variants()[0], 0.01))
+
+
+def machine() -> dict[str, Any]:
+    """The processor, the cores this process may use, and the variant of our kernels that runs on it."""
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    try:
+        variant = importlib.import_module("fluxcompile.kernels.cpu").best_variant()
+    except ImportError:
+        variant = None
+    return {
+        "cpu": found.group(1) if found else platform.processor() or platform.machine(),
+        "cores": cores,
+        "kernels": variant,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def cache_bytes(stream: Any, program: Program) -> int:
+    """The memory of a stream's caches: what it says itself, or what the program declares."""
+    told = getattr(stream, "cache_bytes", None)
+    if told is not None:
+        return int(told)
+    caches = [i for i in program.graphs["blocked"].inputs if i.role == "cache"]
+    return sum(type_bytes(f"{i.dtype}[{'x'.join(map(str, i.shape))}]") for i in caches)
+
+
+def type_bytes(text: str) -> int:
+    """The bytes of a type in text form: f32[1x16x8x8], or several."""
+    total = 0
+    for dtype, shape in re.findall(r"(\w+)\[([\dx]*)\]", text):
+        size = BYTES.get(dtype, 0)
+        for side in filter(None, shape.split("x")):
+            size *= int(side)
+        total += size
+    return total
+
+
+def activation_bytes(graph: Graph) -> tuple[int, int]:
+    """(peak, sum) of what the ops of a graph give: each freed after its last use, or kept to the end."""
+    owner: dict[str, str] = {}  # the op whose memory a value lies in; an input's or a constant's is not counted
+    size: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for at, op in enumerate(graph.ops):
+        reads = [owner[name] for name in _names([op.args, *op.kwargs.values()]) if name in owner]
+        last |= dict.fromkeys(reads, at)
+        if ".".join(op.op.split(".")[:2]) in VIEWS:
+            if reads:
+                owner[op.name] = reads[0]
+            continue
+        owner[op.name], size[op.name], last[op.name] = op.name, type_bytes(op.type), at
+    last |= {owner[name]: len(graph.ops) for name in _names(graph.outputs) if name in owner}
+    live = peak = 0
+    dying: dict[int, int] = {}
+    for name, at in last.items():
+        dying[at] = dying.get(at, 0) + size[name]
+    for at, op in enumerate(graph.ops):
+        live += size.get(op.name, 0)
+        peak = max(peak, live)
+        live -= dying.get(at, 0)
+    return peak, sum(size.values())
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [name for v in value for name in _names(v)]
+    return [value["%"]] if isinstance(value, dict) and "%" in value else []

@@ -33,8 +33,8 @@ class Built:
     def join(self, kind: str, table: Any = None, keys: Any = None, first: int = 0, to: int = 0, count: int = 0) -> int:
         return int(self.plan.join(self.four, [(self.six, kind, table, keys, first, to, count)]))
 
-    def window(self, y: Array, x: Array, size: tuple[int, int] = (2, 3), out: int | None = None) -> int:
-        return int(self.plan.window(self.four if out is None else out, self.six, y, x, size, -1))
+    def window(self, y: Array, x: Array, size: tuple[int, int] = (2, 3), out: int | None = None, near: int = -1) -> int:
+        return int(self.plan.window(self.four if out is None else out, self.six, y, x, size, near))
 
     def conv2d(self, **change: Any) -> int:
         packed = pack_conv2d("plain", np.ones((2, 2, 1, 1), np.float32))
@@ -109,6 +109,12 @@ CASES: dict[str, tuple[Callable[[Built], Any], str]] = {
     "window far": (lambda b: b.window(ints([0], [2]), ints([0], [1])), "a read is 2, the map has 2"),
     "window negative": (lambda b: b.window(ints([0], [1]), ints([0], [-2])), "a read is -2, the map has 3"),
     "window strided": (lambda b: b.window(np.zeros((2, 4), np.int32)[:, ::2], ints([0], [1])), "reads must be dense"),
+    "window near": (lambda b: b.window(ints([0], [1]), ints([0], [1]), near=b.six), "mask 0 has 6 rows, the map has 4"),
+    "window near itself": (
+        lambda b: b.window(ints([0], [1]), ints([0], [1]), near=b.four),
+        "near and out are the same",
+    ),
+    "window near nothing": (lambda b: b.window(ints([0], [1]), ints([0], [1]), near=4), "there is no mask 4"),
     "limit rows": (lambda b: b.plan.limit(b.other, b.six, b.four), "the masks are of 6, 4 and 6 rows"),
     "limit itself": (lambda b: b.plan.limit(b.six, b.six, b.other), "the masks are of"),
     "limit near": (lambda b: b.plan.limit(b.other, b.six, 17), "limit: there is no mask 17"),

@@ -183,6 +183,30 @@ def test_window(data: st.DataObject) -> None:
     check(made, out, want, data.draw(frames(h * w)), rows)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_window_near(data: st.DataObject) -> None:
+    """As a window and a limit: also where every cell reads itself and what misses is all that may."""
+    h, w = data.draw(SIZES)
+    y, x = data.draw(
+        st.one_of(st.tuples(reads(h), reads(w)), st.just(tuple(strided(n, n, 3, 1, 1, 1) for n in (h, w))))
+    )
+    rows = len(y) * len(x)
+    made = Masks(h * w, rows)
+    out = made.new(rows)
+    miss, near = made.given
+    made.plan.window(out, miss, np.array(y, np.int32), np.array(x, np.int32), (h, w), near)
+
+    def want(miss: Bits, near: Bits) -> Bits:
+        spread = [any(miss[i * w + j] for i in ys for j in xs if min(i, j) >= 0) for ys in y for xs in x]
+        return [a and b for a, b in zip(spread, near, strict=True)]
+
+    clip = data.draw(frames(h * w, rows))
+    if rows == h * w:
+        clip.insert(1, [clip[0][0], list(clip[0][0])])
+    check(made, out, want, clip, rows)
+
+
 # --- limit and reach --------------------------------------------------------------------------------------------------
 
 

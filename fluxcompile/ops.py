@@ -525,7 +525,8 @@ def hold(new: Tensor, cache: Tensor, gate: Tensor, fresh: Tensor) -> Tensor:
     if fresh or not new.is_floating_point():
         return new.clone()
     moved = (new - cache).norm() > gate * cache.norm()
-    return new.clone() if moved or not torch.isfinite(new).all() else cache.clone()
+    finite = torch.isfinite(new).all() and torch.isfinite(cache).all()
+    return new.clone() if moved or not finite else cache.clone()
 
 
 def _attention_samples() -> Iterator[Sample]:

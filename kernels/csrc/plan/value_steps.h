@@ -160,7 +160,7 @@ struct HoldStep : PlanStep {
         for (int c = 0; c < channels; ++c) {
             change += (static_cast<double>(in[c]) - out[c]) * (static_cast<double>(in[c]) - out[c]);
             norm += static_cast<double>(out[c]) * out[c];
-            finite &= std::isfinite(in[c]);
+            finite &= std::isfinite(in[c]) && std::isfinite(out[c]);
         }
         done = frame.fresh || !finite || std::sqrt(change) > frame.gate * std::sqrt(norm);
         if (!done) return changed->clear();

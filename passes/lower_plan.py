@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fluxcompile.geometry import free_shape, has_rows, to_rows
+from fluxcompile.geometry import dim_size, free_shape, has_rows, is_placed, to_rows
 from fluxcompile.ir import constant_value, inputs, op_name, output, shape
 from fluxcompile.ops import flux
 from fluxcompile.passes.emit_program import emit_op, plain_argument
@@ -37,6 +37,8 @@ from fluxcompile.program import Graph, Input, Plan, Step
 
 Rule = Callable[["Lowering", Node], "Value | None"]
 RULES: dict[str, Rule] = KERNELS | MOVES | POINTWISE
+DTYPES = {torch.float32: "f32", torch.uint8: "u8"}
+"""What a buffer may hold."""
 IDENTITY = (torch.ops.aten.to.dtype, torch.ops.aten._to_copy.default)
 
 
@@ -46,7 +48,7 @@ def lower_plan(module: GraphModule, constants: dict[str, Tensor]) -> Plan | None
     None for a net whose inputs the kernels cannot read: neither float32 nor uint8.
     """
     images = inputs(module)
-    if any(n.meta["val"].dtype not in (torch.float32, torch.uint8) or not has_rows(layout(n)) for n in images):
+    if any(n.meta["val"].dtype not in DTYPES or not has_rows(layout(n)) for n in images):
         return None
     return Lowering(module, constants).run()
 
@@ -243,9 +245,9 @@ class Lowering:
         dtype = node.meta["val"].dtype
         self.masks.known[node.meta["miss"]] = mask = self.masks.new(layout(node).rows)
         value = fresh(layout(node), fixed=True)
-        planar = bool(layout(node).dims[-1]) and any(getattr(f, "axis", "") for f in layout(node).dims[-1])  # type: ignore[union-attr]
-        kind = "u8" if dtype == torch.uint8 else "f32"
-        self.step("input", mask=mask, out=part_of(value), planar=planar, dtype=kind, name=node.name)
+        dims = [d for d in layout(node).dims if dim_size(d) > 1]
+        planar = bool(dims) and is_placed(dims[-1])
+        self.step("input", mask=mask, out=part_of(value), planar=planar, dtype=DTYPES[dtype], name=node.name)
         self.values[reference] = value
 
     def _output(self, index: int, node: Any) -> None:
@@ -260,9 +262,11 @@ class Lowering:
             value = self.copied(node, value)
         channels[value.order] = flat[0] - flat[0, 0]
         places = {"row_at": flat[:, 0], "channel_at": channels}
-        names = {k: {"@": self.constant(torch.from_numpy(np.ascontiguousarray(v)), k)} for k, v in places.items()}
+        args: dict[str, Any] = {
+            k: {"@": self.constant(torch.from_numpy(np.ascontiguousarray(v)), k)} for k, v in places.items()
+        }
         mask = self.masks.of(node.meta.get("changed", node.meta["miss"]))
-        self.step("output", mask=mask, x=part_of(value), index=index, shape=list(size), **names)
+        self.step("output", mask=mask, x=part_of(value), index=index, shape=list(size), **(args | _dtype_of(node)))
 
     # --- regions ---
 
@@ -311,6 +315,7 @@ class Lowering:
             **at,
             "part": part_of(value),
             "order": {"@": self.constant(torch.from_numpy(value.order.copy()), "order")},
+            **_dtype_of(node),
         }
 
     # --- the end ---
@@ -343,6 +348,12 @@ def _same(lowering: Lowering, node: Node) -> Value | None:
     (source,) = (n for n in node.all_input_nodes if has_domain(n))
     value = lowering.value(source)
     return Value(value.storage, layout(node), value.index, value.first) if value else None
+
+
+def _dtype_of(node: Node) -> dict[str, str]:
+    """The type of a value that its buffer holds as float32: bytes of a frame that were only moved."""
+    dtype = node.meta["val"].dtype
+    return {} if dtype == torch.float32 else {"dtype": DTYPES[dtype]}
 
 
 def _miss_of(node: Node) -> list[Node]:

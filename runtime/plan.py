@@ -1,7 +1,8 @@
 """Runs a program's plan with the CPU kernels: one call a frame, no torch unless a region asks for it.
 
-A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. What it
-returns is written anew by the next frame unless the caller still holds it: results are copied only when they are kept.
+A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. An array it
+returns cannot be written to, as the next frame goes on from it: in place, or in a copy if the caller still holds it. A
+tensor is a copy.
 """
 
 import sys
@@ -23,6 +24,8 @@ from fluxcompile.runtime.frame import FrameStats, rebuild, require_count
 Array = npt.NDArray[Any]
 ALIGNMENT = 64
 DTYPES = {"f32": np.float32, "u8": np.uint8}
+FAR = 1 << 24
+"""A radius beyond every frame."""
 
 
 class CpuStream:
@@ -48,7 +51,7 @@ class CpuStream:
         self._fresh, self._frame = True, 0
         self._total = sum(layer.macs for layer in program.layers)
         exact = policy.exact
-        radius = -1 if exact or policy.radius is None else policy.radius
+        radius = -1 if exact or policy.radius is None else min(policy.radius, FAR)
         self._plan.set(0.0 if exact else policy.threshold, 0.0 if exact else policy.gate, radius)
         self._was_fresh = True
 
@@ -65,15 +68,16 @@ class CpuStream:
         """The model's outputs for the next frame: torch tensors if it was one, else numpy arrays.
 
         miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
-        compared. motion: as `Stream` takes it; this backend follows none yet, a frame with motion runs dense.
+        compared, as inputs that are no images always are. motion: as `Stream` takes it; this backend follows none yet, a frame with motion runs dense.
         """
         require_count(frames, self._inputs)
         arrays = [_checked(f, spec) for f, spec in zip(frames, self._inputs, strict=True)]
-        given = None if miss is None else _mask(miss, self._build.input_sizes)
-        for array, step in zip(arrays, self._build.inputs, strict=True):
-            if not self._plan.feed(step, array, None if self._fresh else given):
-                raise InputError("the frame has values that are NaN or infinite; drop it, the stream goes on")
+        images = self._build.images
+        given = None if miss is None else _mask(miss, [self._build.input_sizes[i] for i in images])
         fresh = self._fresh or (motion is not None and bool(np.any(np.asarray(motion))))
+        for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
+            if not self._plan.feed(step, array, None if fresh or i not in images else given):
+                raise InputError("the frame has values that are NaN or infinite; drop it, the stream goes on")
         self._build.results.make_ready(self._plan)
         for begin, end, region in self._segments:
             self._plan.run(fresh, begin, end)
@@ -91,11 +95,11 @@ class CpuStream:
             return None
         shares = self._build.shares()
         done = sum(layer.macs * shares.get(i, 1.0) for i, layer in enumerate(self._layers))
-        h, w = self._build.input_sizes[0]
+        image = self._build.images[0]
         return FrameStats(
             frame=self._frame - 1,
             work_share=done / self._total if self._total else 0.0,
-            miss=np.frombuffer(self._plan.bits(self._build.plan_masks[0]), dtype=np.bool_).reshape(h, w),
+            miss=np.frombuffer(self._plan.bits(image), dtype=np.bool_).reshape(self._build.input_sizes[image]),
             dense=self._was_fresh,
             layers={layer.name: shares.get(i, 1.0) for i, layer in enumerate(self._layers)},
         )
@@ -103,12 +107,10 @@ class CpuStream:
 
 def _checked(frame: Any, spec: Input) -> Array:
     """The frame as the dense array an input step reads; InputError says what does not fit."""
-    if hasattr(frame, "detach"):
-        frame = frame.detach().numpy()
     try:
-        value = np.asarray(frame)
-    except ValueError as e:
-        raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers ({e})") from e
+        value = np.asarray(frame.detach().numpy() if hasattr(frame, "detach") else frame)
+    except (ValueError, TypeError) as e:
+        raise InputError(f"input {spec.name}: a {type(frame).__name__} is no array of numbers ({e})") from e
     if tuple(value.shape) != tuple(spec.shape):
         raise InputError(f"input {spec.name}: shape {value.shape}, the net was compiled for {tuple(spec.shape)}")
     if value.dtype != DTYPES[spec.dtype]:
@@ -119,8 +121,9 @@ def _checked(frame: Any, spec: Input) -> Array:
 
 def _mask(miss: Any, sizes: Sequence[tuple[int, int]]) -> Array:
     value = np.asarray(miss)
-    if any(value.shape != size for size in sizes) or value.dtype != np.bool_:
-        raise InputError(f"miss: {value.dtype} {value.shape}, expected bool {sizes[0]}, one for each frame pixel")
+    for size in sizes:
+        if value.shape != size or value.dtype != np.bool_:
+            raise InputError(f"miss: {value.dtype} {value.shape}, expected bool {size}, one for each frame pixel")
     return np.ascontiguousarray(value).view(np.uint8)
 
 
@@ -146,6 +149,12 @@ class Builder:
                 getattr(self, f"_{step.op}")(step, **args)
             except (ValueError, TypeError) as e:
                 raise ProgramError(f"{step.path or step.op}: the plan's step {step.op} does not fit ({e})") from e
+
+    @property
+    def images(self) -> list[int]:
+        """The inputs that have pixels; a net without any is asked for its vectors."""
+        found = [i for i, (h, w) in enumerate(self.input_sizes) if h * w > 1]
+        return found or list(range(len(self.input_sizes)))
 
     def segments(self) -> list[tuple[int, int, "Region | None"]]:
         """Runs of steps, each with the region that follows it."""
@@ -291,10 +300,12 @@ class Builder:
         self.inputs.append(self.plan.input(self._mask(step.mask), out, planar, dtype == "u8"))
         self.input_sizes.append((out.shape[0], out.shape[1]))
 
-    def _output(self, step: Step, x: Array, index: int, shape: list[int], row_at: Array, channel_at: Array) -> None:
+    def _output(
+        self, step: Step, x: Array, index: int, shape: list[int], row_at: Array, channel_at: Array, dtype: str = "f32"
+    ) -> None:
         size = int(np.prod(shape))
         at = self.plan.output(self._mask(step.mask), x, row_at, channel_at, size)
-        self.results.add(index, at, tuple(shape))
+        self.results.add(index, at, tuple(shape), DTYPES[dtype])
 
     def _result(self, step: Step, index: int, value: Any) -> None:
         self.results.loose[index] = value
@@ -327,10 +338,11 @@ class Results:
         self._constants = program.constants
         self._arrays: dict[int, Array] = {}
         self._steps: dict[int, int] = {}
+        self._dtypes: dict[int, Any] = {}
         self._free: dict[int, int] = {}
 
-    def add(self, index: int, step: int, shape: tuple[int, ...]) -> None:
-        self._steps[index] = step
+    def add(self, index: int, step: int, shape: tuple[int, ...], dtype: Any) -> None:
+        self._steps[index], self._dtypes[index] = step, dtype
         self._arrays[index] = np.zeros(shape, dtype=np.float32)
 
     def make_ready(self, plan: Any) -> None:
@@ -341,13 +353,14 @@ class Results:
                     continue
                 self._arrays[index] = self._arrays[index].copy()
             plan.bind(step, self._arrays[index])
+            self._arrays[index].flags.writeable = False
             self._free[index] = sys.getrefcount(self._arrays[index])
 
     def leaves(self, tensors: bool) -> list[Any]:
         count = len(self._arrays) + len(self.loose)
         found: list[Any] = [None] * count
         for index, array in self._arrays.items():
-            found[index] = array
+            found[index] = array.astype(self._dtypes[index], copy=tensors)
         for index, value in self.loose.items():
             found[index] = self._loose(value)
         return [_leaf(v, tensors) for v in found]
@@ -417,4 +430,5 @@ class Region:
             return self._env[operand["name"]]
         part = operand["part"]
         rows = part.reshape(-1, part.shape[2])[:, operand["order"]]
-        return torch.from_numpy(np.ascontiguousarray(from_rows(rows, parse_layout(operand["layout"]))))
+        value = from_rows(rows, parse_layout(operand["layout"])).astype(DTYPES[operand.get("dtype", "f32")])
+        return torch.from_numpy(np.ascontiguousarray(value))

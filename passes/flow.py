@@ -67,6 +67,18 @@ class Held:
 Flow = Join | WindowFlow | Remap | Same | Anything | Held
 
 
+def read_by(flow: Flow | None) -> set[Node]:
+    """The values whose misses a flow passes on."""
+    match flow:
+        case Join():
+            return {n for n, _ in flow.operands}
+        case Remap() | Anything():
+            return set(flow.sources)
+        case WindowFlow() | Same() | Held():
+            return {flow.source}
+    return set()
+
+
 @dataclass(frozen=True)
 class Domain:
     """What is known of one value: how it lays out places, how misses reach it, and, where lost, why."""

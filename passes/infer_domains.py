@@ -18,7 +18,7 @@ from fluxcompile.geometry import (
     map_layout,
 )
 from fluxcompile.ir import op_name, shape
-from fluxcompile.passes.flow import Domain, has_domain, layout
+from fluxcompile.passes.flow import Domain, has_domain, layout, read_by
 from fluxcompile.passes.rules import anything
 from fluxcompile.passes.rules_join import JOINS
 from fluxcompile.passes.rules_move import MOVES
@@ -26,6 +26,8 @@ from fluxcompile.passes.rules_window import WINDOWS
 
 RULES = JOINS | MOVES | WINDOWS
 """Every rule by ATen name, without overload."""
+SHAPED = {"expand_as", "view_as", "reshape_as", "type_as"}
+"""Ops that ask their second operand for its shape or type alone."""
 
 
 def infer_domains(module: GraphModule) -> int:
@@ -62,6 +64,8 @@ def _infer(node: Node) -> Domain:
     if found is None:
         what = "has no rule" if rule is None else "cuts across the map"
         return anything(node, sources, f"{name} {what}: {tuple(shape(n) for n in sources)}")
+    if name not in SHAPED and not set(sources) <= read_by(found.flow):
+        return anything(node, sources, f"{name} has a weight or setting that is computed")
     return found
 
 

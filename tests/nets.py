@@ -425,6 +425,18 @@ TRAPS: dict[str, Callable[..., Any]] = {
     "a product of one value": lambda x: torch.einsum("bnc,bmc->bnm", *[F.avg_pool2d(x, 4).flatten(2).mT] * 2),
     "a map against itself": lambda x: torch.einsum("bchw,bcij->bhw", x, x),
     "an outer product of strips": lambda x: x.mean(3)[..., None] * x.mean(2)[:, :, None],
+    "a bias that is computed": lambda x: F.conv2d(x, torch.ones(4, 4, 3, 3, dtype=x.dtype), x.mean((0, 2, 3))),
+    "a turned bias that is computed": lambda x: F.conv_transpose2d(
+        x, torch.ones(4, 4, 2, 2, dtype=x.dtype), x.mean((0, 2, 3)), 2
+    ),
+    "a slope that is computed": lambda x: F.prelu(x - 0.5, x.mean((0, 2, 3))),
+    "a computed product": lambda x: F.linear(x.permute(0, 2, 3, 1), x.mean((0, 2))[:, :4], x.amax((0, 2, 3))),
+    "a norm of computed scales": lambda x: F.layer_norm(
+        x.permute(0, 2, 3, 1), (4,), x.mean((0, 2, 3)), x.amax((0, 2, 3))
+    ),
+    "a norm by computed values": lambda x: F.batch_norm(x, x.mean((0, 2, 3)), x.amax((0, 2, 3))),
+    "groups of computed scales": lambda x: F.group_norm(x, 2, x.mean((0, 2, 3)), x.amax((0, 2, 3))),
+    "clamped by what is computed": lambda x: x.clamp(x.mean(), x.amax(1, keepdim=True) * 0.9),
     "pairs of tokens": lambda x: F.max_pool2d(x, 4).flatten(2)[..., None] - F.max_pool2d(x, 4).flatten(2)[..., None, :],
 }
 """Where a moved or partly fresh cache is easily wrong."""

@@ -226,12 +226,12 @@ class Lowering:
         if node.target is operator.getitem:
             reads = set(node.args[0].all_input_nodes)  # type: ignore[union-attr]
             reads = {n for n in reads if n.op != "get_attr"}
-        pending = set(self.region)
-        for n in reads:
-            if n in pending:
-                self._end_region()
-                break
-        return any(n not in self.values for n in reads if has_domain(n))
+        pending = {n for n in self.region if n in reads}
+        if any(n not in self.values and not (n in pending and _fits(n)) for n in reads if has_domain(n)):
+            return True
+        if pending:
+            self._end_region()
+        return False
 
     def _changed(self, node: Node) -> int:
         gate = node.meta.get("changed")
@@ -284,7 +284,7 @@ class Lowering:
         for n in reads:
             operands.append(self._crossing(n))
         for n in writes:
-            if has_domain(n) and not domain(n).parts and has_rows(layout(n)) and n.meta["val"].dtype == torch.float32:
+            if _fits(n):
                 self.values[n] = fresh(layout(n), fixed=True)
             results.append(self._crossing(n))
         body = Graph(
@@ -348,6 +348,13 @@ def _same(lowering: Lowering, node: Node) -> Value | None:
     (source,) = (n for n in node.all_input_nodes if has_domain(n))
     value = lowering.value(source)
     return Value(value.storage, layout(node), value.index, value.first) if value else None
+
+
+def _fits(node: Node) -> bool:
+    """Whether what a region gives can lie in a buffer."""
+    if not has_domain(node) or domain(node).parts or node.meta["val"].dtype != torch.float32:
+        return False
+    return has_rows(layout(node))
 
 
 def _dtype_of(node: Node) -> dict[str, str]:

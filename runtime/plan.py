@@ -141,7 +141,7 @@ class Builder:
         self.input_sizes: list[tuple[int, int]] = []
         self.results = Results(program)
         self._regions: list[tuple[int, Region]] = []
-        self._costs: list[tuple[int, int, int]] = []  # (layer, step, rows)
+        self._costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
         self._program = program
         for step in data.steps:
             args = {k: self._argument(v) for k, v in step.args.items()}
@@ -168,7 +168,7 @@ class Builder:
     def shares(self) -> dict[int, float]:
         """The share of each layer's rows that the last frame computed."""
         done = self.plan.done()
-        shares = {layer: done[step] / rows for layer, step, rows in self._costs}
+        shares = {layer: sum(done[s] for s in steps) / rows for layer, steps, rows in self._costs}
         for _, region in self._regions:
             shares |= dict.fromkeys(region.layers, float(region.ran))
         return shares
@@ -194,7 +194,7 @@ class Builder:
 
     def _added(self, step: Step, index: int, out: Array) -> None:
         if step.layer >= 0:
-            self._costs.append((step.layer, index, out.shape[0] * out.shape[1]))
+            self._costs.append((step.layer, [index], out.shape[0] * out.shape[1]))
 
     # --- masks ---
 
@@ -232,11 +232,9 @@ class Builder:
     ) -> None:
         steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
         packed = pack_conv_transpose2d(self.variant, weight, bias, groups=args["groups"], **steps)
-        last = -1
-        for phase, conv in packed.phases.items():
-            last = self._packed(step, conv, phase, out, x, args)
-        if step.layer >= 0:  # each phase computes one row in so many
-            self._costs.append((step.layer, last, max(1, out.shape[0] * out.shape[1] // len(packed.phases))))
+        phases = [self._packed(step, conv, phase, out, x, args) for phase, conv in packed.phases.items()]
+        if step.layer >= 0:
+            self._costs.append((step.layer, phases, out.shape[0] * out.shape[1]))
 
     def _packed(
         self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]

@@ -326,6 +326,20 @@ def test_returning_and_standing_still(net: Net, clip: list[Tensor]) -> None:
     assert stream.cache_bytes > 0
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_work_of_a_transposed_convolution(stride: int) -> None:
+    """Its phases are of uneven size; together they are all of it."""
+    stream = stream_of(fluxcompile(nn.ConvTranspose2d(4, 4, stride, stride).eval(), torch.zeros(1, 4, 7, 9)))
+    for frame, share in ((torch.zeros(1, 4, 7, 9), 1.0), (changed(torch.zeros(1, 4, 7, 9), ..., 6, 8), 1 / 63)):
+        stream(frame)
+        assert stream.stats is not None
+        assert stream.stats.work_share == pytest.approx(share)
+    stream = stream_of(fluxcompile(nn.ConvTranspose2d(4, 4, 3, stride, 1).eval(), torch.zeros(1, 4, 7, 9)))
+    stream(torch.zeros(1, 4, 7, 9))
+    assert stream.stats is not None
+    assert stream.stats.work_share == 1
+
+
 def test_reset_starts_over(net: Net, clip: list[Tensor]) -> None:
     stream = stream_of(net)
     stream(clip[0])

@@ -1,24 +1,34 @@
 """Runs a program's plan with the CPU kernels: one call a frame, no torch unless a region asks for it.
 
-A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. What it
-returns is written anew by the next frame unless the caller still holds it: results are copied only when they are kept.
+A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. The arrays it
+returns are read-only, and the next frame writes only what changed into them unless the caller still holds them: results
+are copied when they are kept, or wanted as torch tensors.
 """
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.errors import InputError, ProgramError
+from fluxcompile.errors import ProgramError
 from fluxcompile.geometry import from_rows, parse_layout, to_rows
 from fluxcompile.kernels import _cpu
 from fluxcompile.kernels.cpu import act_term, best_variant
 from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program, Step
-from fluxcompile.runtime.frame import FrameStats, rebuild, require_count
+from fluxcompile.runtime.frame import (
+    FrameStats,
+    are_tensors,
+    mask_of,
+    motion_of,
+    not_finite,
+    rebuild,
+    require_count,
+    require_fit,
+    to_array,
+)
 
 Array = npt.NDArray[Any]
 ALIGNMENT = 64
@@ -41,6 +51,7 @@ class CpuStream:
         self.policy = policy
         self.variant = variant or best_variant()
         self._inputs = program.graphs["dense"].inputs
+        self._motion = [i for i in program.graphs["blocked"].inputs if i.role == "motion"]
         self._template, self._layers = program.template, program.layers
         self._build = Builder(program, self.variant, threads)
         self._plan = self._build.plan
@@ -69,11 +80,12 @@ class CpuStream:
         """
         require_count(frames, self._inputs)
         arrays = [_checked(f, spec) for f, spec in zip(frames, self._inputs, strict=True)]
-        given = None if miss is None else _mask(miss, self._build.input_sizes)
-        for array, step in zip(arrays, self._build.inputs, strict=True):
-            if not self._plan.feed(step, array, None if self._fresh else given):
-                raise InputError("the frame has values that are NaN or infinite; drop it, the stream goes on")
-        fresh = self._fresh or (motion is not None and bool(np.any(np.asarray(motion))))
+        field = motion_of(motion, self._motion)
+        given = None if miss is None else [mask_of(miss, size).view(np.uint8) for size in self._build.input_sizes]
+        for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
+            if not self._plan.feed(step, array, None if given is None or self._fresh else given[i]):
+                raise not_finite(self._inputs[i], int((~np.isfinite(array)).sum()))
+        fresh = self._fresh or (field is not None and bool(field.any()))
         self._build.results.make_ready(self._plan)
         for begin, end, region in self._segments:
             self._plan.run(fresh, begin, end)
@@ -81,8 +93,7 @@ class CpuStream:
                 region.run(self._plan, fresh)
         self._was_fresh, self._fresh = fresh, False
         self._frame += 1
-        tensors = any(type(f).__module__.partition(".")[0] == "torch" for f in frames)
-        return rebuild(self._template, self._build.results.leaves(tensors))
+        return rebuild(self._template, self._build.results.leaves(are_tensors(frames)))
 
     @property
     def stats(self) -> FrameStats | None:
@@ -103,25 +114,9 @@ class CpuStream:
 
 def _checked(frame: Any, spec: Input) -> Array:
     """The frame as the dense array an input step reads; InputError says what does not fit."""
-    if hasattr(frame, "detach"):
-        frame = frame.detach().numpy()
-    try:
-        value = np.asarray(frame)
-    except ValueError as e:
-        raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers ({e})") from e
-    if tuple(value.shape) != tuple(spec.shape):
-        raise InputError(f"input {spec.name}: shape {value.shape}, the net was compiled for {tuple(spec.shape)}")
-    if value.dtype != DTYPES[spec.dtype]:
-        want = np.dtype(DTYPES[spec.dtype])
-        raise InputError(f"input {spec.name}: dtype {value.dtype}, the net was compiled for {want}")
+    value = to_array(frame)
+    require_fit(spec, value.shape, str(value.dtype), np.dtype(DTYPES[spec.dtype]).name)
     return np.ascontiguousarray(value)
-
-
-def _mask(miss: Any, sizes: Sequence[tuple[int, int]]) -> Array:
-    value = np.asarray(miss)
-    if any(value.shape != size for size in sizes) or value.dtype != np.bool_:
-        raise InputError(f"miss: {value.dtype} {value.shape}, expected bool {sizes[0]}, one for each frame pixel")
-    return np.ascontiguousarray(value).view(np.uint8)
 
 
 class Builder:
@@ -344,31 +339,28 @@ class Results:
             self._free[index] = sys.getrefcount(self._arrays[index])
 
     def leaves(self, tensors: bool) -> list[Any]:
-        count = len(self._arrays) + len(self.loose)
-        found: list[Any] = [None] * count
-        for index, array in self._arrays.items():
-            found[index] = array
-        for index, value in self.loose.items():
-            found[index] = self._loose(value)
-        return [_leaf(v, tensors) for v in found]
+        found: dict[int, Any] = {index: _shown(array, tensors) for index, array in self._arrays.items()}
+        found |= {index: self._loose(value, tensors) for index, value in self.loose.items()}
+        return [found[index] for index in range(len(found))]
 
-    def _loose(self, value: Any) -> Any:
+    def _loose(self, value: Any, tensors: bool) -> Any:
         match value:
             case {"%": name}:
-                return self.env[name].clone()
+                return self.env[name].clone() if tensors else self.env[name].numpy().copy()
             case {"@": name}:
-                return self._constants[name].copy()
+                return _shown(self._constants[name], tensors)
         return value
 
 
-def _leaf(value: Any, tensors: bool) -> Any:
-    if isinstance(value, np.ndarray):
-        if not tensors:
-            return value
+def _shown(array: Array, tensors: bool) -> Any:
+    """What the caller gets: a copy as a tensor, or a view that cannot be written."""
+    if tensors:
         import torch
 
-        return torch.from_numpy(value)
-    return value if tensors or not hasattr(value, "numpy") else value.numpy()
+        return torch.from_numpy(array.copy())
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class Region:

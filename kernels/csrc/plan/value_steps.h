@@ -30,7 +30,8 @@ struct KernelStep : PlanStep {
             if (changed) changed->clear();
             return;
         }
-        const bool gated = changed && !frame.fresh;
+        // Where spreading is bounded anyway, a gate that only stops equal rows costs more than it saves.
+        const bool gated = changed && !frame.fresh && (frame.gate > 0 || frame.radius < 0);
         if (gated) flags.resize(static_cast<size_t>(n));
         const int parts = n * row_cost < 1e5 ? 1 : std::min(n, frame.pool->size());
         frame.pool->run(parts, [&](int t) {
@@ -47,9 +48,9 @@ struct KernelStep : PlanStep {
             kernel(q);
         });
         if (!changed) return;
-        if (frame.fresh) {
-            changed->fill();
-            if (frame.gate > 0) bound = deviation();
+        if (frame.fresh && frame.gate > 0) bound = deviation();
+        if (!gated) {
+            changed->copy(*mask);
         } else {
             uint8_t* to = changed->open();
             for (int i = 0; i < n; ++i) to[cells[static_cast<size_t>(i)]] = flags[static_cast<size_t>(i)];

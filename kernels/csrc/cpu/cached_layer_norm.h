@@ -44,14 +44,13 @@ void cached_layer_norm(const LayerNorm& p) {
         for (int i = 0; i < n; ++i) {
             const float* in = p.in.at + p.out.cells[first + i] * p.in.step;
             float* row = row_of(p.out, scratch, first, i);
-            V part = {};
-            for (int c = 0; c < full; c += kLanes) part += load(in + c);
-            float mean = sum(part);
+            float mean = sum_of(full, [&](int c) { return load(in + c); });
             for (int c = full; c < channels; ++c) mean += in[c];
             mean /= (float)channels;
-            part = V{};
-            for (int c = 0; c < full; c += kLanes) part += (load(in + c) - mean) * (load(in + c) - mean);
-            float variance = sum(part);
+            float variance = sum_of(full, [&](int c) {
+                const V v = load(in + c) - mean;
+                return v * v;
+            });
             for (int c = full; c < channels; ++c) variance += (in[c] - mean) * (in[c] - mean);
             const float scale = 1 / __builtin_sqrtf(variance / (float)channels + p.epsilon);
             for (int c = 0; c < full; c += kLanes) {

@@ -16,6 +16,7 @@ namespace {
 constexpr int kLanes = FLUX_LANES;
 typedef float V __attribute__((vector_size(FLUX_LANES * 4)));
 typedef int32_t I __attribute__((vector_size(FLUX_LANES * 4)));
+typedef uint32_t U __attribute__((vector_size(FLUX_LANES * 4)));  // for sums that may overflow
 
 FLUX_INLINE V splat(float x) { return x - V{}; }  // x - 0 is x for every x, -0 and NaN too
 

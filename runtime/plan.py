@@ -349,6 +349,8 @@ class Results:
                 return self.env[name].clone() if tensors else self.env[name].numpy().copy()
             case {"@": name}:
                 return _shown(self._constants[name], tensors)
+            case {"float": text}:
+                return float(text)
         return value
 
 

@@ -69,10 +69,12 @@ class Net:
     def stream(
         self, policy: Policy | None = None, *, backend: str | None = None, threads: int = 1
     ) -> "Stream | CpuStream":
-        """The state of one camera; `stream(frame)` gives the model's outputs, as tensors or arrays, whatever the frame is.
+        """The state of one camera; `stream(frame)` gives the model's outputs, tensors or arrays as the frame is.
 
-        policy: exact unless it says otherwise. backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides what
-        a program means. None takes "cpu" for a program that has a plan. threads: of the kernels.
+        policy: exact unless it says otherwise.
+        backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides
+            what a program means. None takes "cpu" for a program that has a plan.
+        threads: of the kernels; results do not depend on how many.
         """
         policy = policy or Policy(**self.program.policy)
         backend = backend or ("cpu" if self.program.plan else "reference")
@@ -86,7 +88,7 @@ class Net:
         return stream
 
     def dense(self, *frames: Any) -> Any:
-        """Plain dense inference: the outputs an exact stream must equal, as tensors or arrays, whatever the frame is."""
+        """Plain dense inference: the outputs an exact stream must equal, tensors or arrays as the frame is."""
         self._dense = self._dense or _runtime().Dense(self.program)
         return self._dense(*frames)
 

@@ -60,7 +60,10 @@ def sweep(
     resume: Path | None = None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """Measure each model, streams on one backend. With `resume`, a file of one JSON row a line, what stands there is not measured again."""
+    """Measure each model, streams on one backend.
+
+    With `resume`, a file of one JSON row a line, what stands there is not measured again.
+    """
     known = {r.name: r for r in _rows(resume)} if resume else {}
     rows = []
     for name in names:

@@ -6,11 +6,11 @@
     %miss_b = flux.miss_window(%miss_a, @reads, @reads, size=[32, 32])
     %limited = flux.limit(%miss_b, %reach, size=[32, 32], frame=[64, 64], scale=[2.0, 2.0], origin=[0.5, 0.5])
 
-Followed exactly, a miss grows with every window, and attention or a pooled vector carries it everywhere. With radius -1
-(exact) nothing is dropped; else a cell misses only if its own pixels lie within `radius` of a changed pixel. Values that
-a miss may reach from elsewhere get `meta["limited"]`, from which `insert_misses` builds it: what a window makes, what
-mixes places, what a value without a place takes part in, what was rolled back. Tokens without a place, a class token
-say, are never dropped. Left alone: nets with several images, values on a turned grid or without a place.
+Followed exactly, a miss grows with every window, and attention or a pooled vector carries it everywhere. With radius
+-1 (exact) nothing is dropped; else a cell misses only if its own pixels lie within `radius` of a changed pixel. Values
+that a miss may reach from elsewhere get `meta["limited"]`, from which `insert_misses` builds it: what a window makes,
+what mixes places, what a value without a place takes part in, what was rolled back. Tokens without a place, a class
+token say, are never dropped. Left alone: nets with several images, values on a turned grid or without a place.
 """
 
 from torch.fx import GraphModule, Node

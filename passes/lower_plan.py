@@ -36,7 +36,7 @@ from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of,
 from fluxcompile.program import Graph, Input, Plan, Step
 
 Rule = Callable[["Lowering", Node], "Value | None"]
-RULES: dict[str, Rule] = KERNELS | MOVES | POINTWISE
+RULES: dict[str, Rule] = {**KERNELS, **MOVES, **POINTWISE}
 IDENTITY = (torch.ops.aten.to.dtype, torch.ops.aten._to_copy.default)
 
 
@@ -142,7 +142,10 @@ class Lowering:
         return out
 
     def gathered(self, node: Node, out: Value, source: Value, table: "np.ndarray[Any, Any]", fill: float) -> Value:
-        """Rows made of pieces of other rows: table (rows, channels) of positions row * channels + channel, -1 to fill."""
+        """Rows made of pieces of other rows.
+
+        table (rows, channels): positions row * channels + channel, -1 for `fill`.
+        """
         mask = self.masks.of(node.meta["miss"])
         self.gather(mask, out, source, table, relative=False, low=source.start, width=source.channels, fill=fill)
         return out
@@ -260,7 +263,9 @@ class Lowering:
             value = self.copied(node, value)
         channels[value.order] = flat[0] - flat[0, 0]
         places = {"row_at": flat[:, 0], "channel_at": channels}
-        names = {k: {"@": self.constant(torch.from_numpy(np.ascontiguousarray(v)), k)} for k, v in places.items()}
+        names: dict[str, Any] = {
+            k: {"@": self.constant(torch.from_numpy(np.ascontiguousarray(v)), k)} for k, v in places.items()
+        }
         mask = self.masks.of(node.meta.get("changed", node.meta["miss"]))
         self.step("output", mask=mask, x=part_of(value), index=index, shape=list(size), **names)
 

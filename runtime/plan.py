@@ -1,8 +1,8 @@
 """Runs a program's plan with the CPU kernels: one call a frame, no torch unless a region asks for it.
 
-A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. The arrays it
-returns are read-only, and the next frame writes only what changed into them unless the caller still holds them: results
-are copied when they are kept, or wanted as torch tensors.
+A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. The arrays
+it returns are read-only, and the next frame writes only what changed into them unless the caller still holds them:
+results are copied when they are kept, or wanted as torch tensors.
 """
 
 import sys
@@ -131,7 +131,7 @@ class Builder:
         self.plan_masks = [self.plan.mask(rows) for rows in data.masks]
         self.inputs: list[int] = []
         self.input_sizes: list[tuple[int, int]] = []
-        self.results = Results(program)
+        self.results = Results()
         self._regions: list[tuple[int, Region]] = []
         self._costs: list[tuple[int, int, int]] = []  # (layer, step, rows)
         self._program = program
@@ -197,8 +197,10 @@ class Builder:
         ]
         self.plan.join(out, parts)
 
-    def _window(self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], near: int = -1, **source: int) -> None:
-        self.plan.window(out, source["in"], reads_y, reads_x, tuple(size), near)
+    def _window(
+        self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], near: int = -1, **source: int
+    ) -> None:
+        self.plan.window(out, source["in"], reads_y, reads_x, (size[0], size[1]), near)
 
     def _limit(self, step: Step, out: int, near: int, **source: int) -> None:
         self.plan.limit(out, source["in"], near)
@@ -228,11 +230,12 @@ class Builder:
         self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]
     ) -> int:
         name, a, b, _ = args.get("act") or ("none", 0.0, 0.0, None)
-        return self.plan.conv2d(
+        added: int = self.plan.conv2d(
             self._mask(step.mask), self._mask(step.changed), x, packed.weights, packed.bias, packed.taps, out,
             packed.groups, packed.stride, packed.up, phase, *act_term(name, a, b), None, args.get("residual"),
             args.get("residual_first", False),
         )  # fmt: skip
+        return added
 
     def _mask(self, index: int) -> int:
         return -1 if index < 0 else self.plan_masks[index]
@@ -244,9 +247,9 @@ class Builder:
         self._added(step, index, out)
 
     def _resample2d(self, step: Step, out: Array, x: Array, **tables: Array) -> None:
-        order = ("index_y", "weight_y", "index_x", "weight_x")
         masks = self._mask(step.mask), self._mask(step.changed)
-        self._added(step, self.plan.resample2d(*masks, x, *(tables[k] for k in order), out), out)
+        y, x_axis = ((tables[f"index_{axis}"], tables[f"weight_{axis}"]) for axis in "yx")
+        self._added(step, self.plan.resample2d(*masks, x, *y, *x_axis, out), out)
 
     def _pointwise(self, step: Step, out: Array, x: Array, terms: list[Any]) -> None:
         found = [(*act_term(name, a, b), _operand(other)) for name, a, b, other in terms]
@@ -314,12 +317,11 @@ def _aligned(rows: int, channels: int) -> Array:
 class Results:
     """The outputs of a frame. An array the caller kept is left to them; one nobody holds is written again."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self) -> None:
         self.env: dict[str, Any] = {}
         """What regions made, by name, as torch tensors."""
         self.loose: dict[int, Any] = {}
-        """Outputs that lie in no buffer: a name in `env`, a constant or a plain value."""
-        self._constants = program.constants
+        """Outputs that lie in no buffer: {"%": name in `env`}, a constant or a plain value."""
         self._arrays: dict[int, Array] = {}
         self._steps: dict[int, int] = {}
         self._free: dict[int, int] = {}
@@ -344,13 +346,11 @@ class Results:
         return [found[index] for index in range(len(found))]
 
     def _loose(self, value: Any, tensors: bool) -> Any:
-        match value:
-            case {"%": name}:
-                return self.env[name].clone() if tensors else self.env[name].numpy().copy()
-            case {"@": name}:
-                return _shown(self._constants[name], tensors)
-            case {"float": text}:
-                return float(text)
+        if isinstance(value, np.ndarray):
+            return _shown(value, tensors)
+        if isinstance(value, dict):
+            made = self.env[value["%"]]
+            return made.clone() if tensors else made.numpy().copy()
         return value
 
 
@@ -383,8 +383,8 @@ class Region:
             from fluxcompile.runtime.execute import Executor, constants
         except ModuleNotFoundError as e:
             raise ProgramError(
-                f"{step.path or 'this net'}: {names} has no kernel on the CPU and runs through torch, which this machine "
-                "has not; pip install fluxcompile[compile]"
+                f"{step.path or 'this net'}: {names} has no kernel on the CPU and runs through torch, which this "
+                "machine has not; pip install fluxcompile[compile]"
             ) from e
         self._run = Executor(step.body, constants(program))
         self._operands, self._results, self._misses, self._env = operands, results, misses, env

@@ -11,6 +11,7 @@ from torch import Tensor
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
+from fluxcompile.runtime.execute import TYPES, Executor, constants
 from fluxcompile.runtime.frame import (
     FrameStats,
     are_tensors,
@@ -22,7 +23,6 @@ from fluxcompile.runtime.frame import (
     require_fit,
     to_array,
 )
-from fluxcompile.runtime.execute import TYPES, Executor, constants
 
 
 def check_frame(frame: Any, spec: Input) -> Tensor:

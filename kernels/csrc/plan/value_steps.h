@@ -291,7 +291,8 @@ struct InputStep : PlanStep {
     bool any_differs(int first, int n, float threshold) const {
         int any = 0;
         for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
-            const ptrdiff_t at = planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
+            const ptrdiff_t at =
+                planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
             const ptrdiff_t count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
             const T *a = data + at, *b = held.data() + at;
             for (ptrdiff_t i = 0; i < count; ++i) any |= differs(a[i], b[i], threshold);

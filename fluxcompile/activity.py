@@ -7,7 +7,6 @@ Blocks of 32 x 32 frame pixels are new or not:
 """
 
 import heapq
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -100,7 +99,7 @@ class Net(Protocol):
 
     @property
     def program(self) -> Program: ...
-    def stream(self, policy: Policy | None = None) -> Any: ...
+    def stream(self, policy: Policy | None = None, *, backend: str | None = None, threads: int = 1) -> Any: ...
     def explain(self) -> Any: ...
 
 
@@ -119,8 +118,7 @@ class Camera:
         self.frames = tuple(self._noise(i) for i in inputs)
         shape = self.frames[self._placed].shape
         self.size = (shape[dims[0]], shape[dims[1]])
-        self._takes_miss = backend != "reference"
-        self.stream: Stream = _stream(net, backend, threads, policy)
+        self.stream: Stream = net.stream(policy, backend=backend, threads=threads)
 
     def change(self, miss: Mask) -> Mask:
         """Draw the pixels of the frame that are new."""
@@ -132,8 +130,8 @@ class Camera:
         return miss
 
     def see(self, miss: Mask) -> Any:
-        """The outputs for the frame as it is; a stream of the reference finds out by itself what is new."""
-        return self.stream(*self.frames, miss=miss) if self._takes_miss else self.stream(*self.frames)
+        """The outputs for the frame as it is."""
+        return self.stream(*self.frames, miss=miss)
 
     def _noise(self, spec: Input) -> Array:
         if spec.dtype not in NUMPY:
@@ -144,14 +142,3 @@ class Camera:
         if dtype.kind == "f":
             return self._random.random(shape, np.float32).astype(dtype, copy=False)
         return self._random.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
-
-
-def _stream(net: Net, backend: str, threads: int, policy: Policy) -> Stream:
-    known = inspect.signature(net.stream).parameters
-    if "backend" in known:
-        stream: Stream = net.stream(policy=policy, **{"backend": backend, "threads": threads})
-    elif backend == "reference":
-        stream = net.stream(policy=policy)
-    else:
-        raise OptionError(f"this fluxcompile has no {backend} backend yet; use --backend reference")
-    return stream

@@ -194,6 +194,7 @@ def zoo(
     resume: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep each row in FILE, and go on from what stands there.")
     ] = None,
+    backend: Annotated[str, typer.Option(help="What runs the streams: reference or cpu.")] = "reference",
     as_json: JsonOption = False,
 ) -> None:
     """Compile architectures with random weights and hold exact streams against dense inference over a moving clip."""
@@ -206,7 +207,7 @@ def zoo(
         def on_row(row: Row) -> None:
             progress.update(task, advance=1, description=row.name)
 
-        rows = sweep(wanted, resume=resume, on_row=on_row)
+        rows = sweep(wanted, backend=backend, resume=resume, on_row=on_row)
     told = summary(rows)
     if as_json:
         _print_json(told)

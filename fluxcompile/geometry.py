@@ -482,8 +482,8 @@ def free_shape(layout: Layout) -> tuple[int, ...]:
 def own_pixels(cells: int, pixels: int, scale: float, origin: float) -> tuple[Ints, Ints]:
     """[low, high): the frame pixels each cell of one axis stands for, a partition of the frame.
 
-    Cells of all scales lie over each other: a map that covers the frame is cut into equal parts, whatever half cells its
-    windows moved its centres by; a map cut from a larger one is shifted by whole cells.
+    Cells of all scales lie over each other: a map that covers the frame is cut into equal parts, whatever half cells
+    its windows moved its centres by; a map cut from a larger one is shifted by whole cells.
     """
     shift = round((origin - (scale - 1) / 2) / scale) if abs(cells * scale - pixels) >= scale else 0
     edge = (np.arange(cells + 1, dtype=np.float64) + shift) * scale

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from fluxcompile.runtime.stream import Stream
 
 
+BACKENDS = ("cpu", "reference")
+
+
 class Explanation:
     """Each layer's domain, form and cost, and why it is dense where it is. `str()` is a table."""
 
@@ -64,23 +67,28 @@ class Net:
         return [tuple(i.shape) for i in self.program.graphs["dense"].inputs]
 
     def stream(
-        self, policy: Policy | None = None, *, backend: str = "reference", threads: int = 1
+        self, policy: Policy | None = None, *, backend: str | None = None, threads: int = 1
     ) -> "Stream | CpuStream":
-        """The state of one camera; `stream(frame)` gives the model's outputs. Exact unless a policy says otherwise.
+        """The state of one camera; `stream(frame)` gives the model's outputs, tensors or arrays as the frame is.
 
-        backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides what
-        a program means. threads: of the kernels.
+        policy: exact unless it says otherwise.
+        backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides
+            what a program means. None takes "cpu" for a program that has a plan.
+        threads: of the kernels; results do not depend on how many.
         """
         policy = policy or Policy(**self.program.policy)
+        backend = backend or ("cpu" if self.program.plan else "reference")
+        if backend not in BACKENDS:
+            raise OptionError(f"backend is {backend!r}; use {' or '.join(BACKENDS)}")
         if backend == "cpu":
-            return _cpu_stream(self.program, policy, threads)
-        if backend != "reference":
-            raise OptionError(f"backend is {backend!r}; use cpu or reference")
+            from fluxcompile.runtime.plan import CpuStream
+
+            return CpuStream(self.program, policy, threads=threads)
         stream: Stream = _runtime().Stream(self.program, policy)
         return stream
 
     def dense(self, *frames: Any) -> Any:
-        """Plain dense inference: the outputs an exact stream must equal."""
+        """Plain dense inference: the outputs an exact stream must equal, tensors or arrays as the frame is."""
         self._dense = self._dense or _runtime().Dense(self.program)
         return self._dense(*frames)
 
@@ -93,12 +101,6 @@ class Net:
 
     def save(self, path: str | Path) -> None:
         self.program.save(path)
-
-
-def _cpu_stream(program: Program, policy: Policy, threads: int) -> "CpuStream":
-    from fluxcompile.runtime.plan import CpuStream
-
-    return CpuStream(program, policy, threads=threads)
 
 
 def _runtime() -> Any:

@@ -2,7 +2,7 @@
 
 Random weights, one short moving clip: an object crosses a textured scene, the camera pans by whole strides (the caches
 are told so), one hard cut. What is measured for each: was it captured, how much of its work is blocked, and the
-largest error of an exact stream over the range of the output.
+largest error of an exact stream over the range of the output; `regions` are the ops no CPU kernel knows.
 """
 
 import gc
@@ -36,6 +36,7 @@ class Row:
     compile_s: float = 0.0
     work_share: float = 0.0
     dense: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
 
 def names_from(packages: Sequence[str]) -> list[str]:
@@ -53,16 +54,23 @@ def names_from(packages: Sequence[str]) -> list[str]:
 
 
 def sweep(
-    names: Sequence[str], *, resume: Path | None = None, on_row: Callable[[Row], None] = lambda row: None
+    names: Sequence[str],
+    *,
+    backend: str = "reference",
+    resume: Path | None = None,
+    on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """Measure each model. With `resume`, a file of one JSON row a line, what stands there is not measured again."""
+    """Measure each model, streams on one backend.
+
+    With `resume`, a file of one JSON row a line, what stands there is not measured again.
+    """
     known = {r.name: r for r in _rows(resume)} if resume else {}
     rows = []
     for name in names:
         row = known.get(name)
         if row is None:
             try:
-                row = measure(name)
+                row = measure(name, backend)
             except Exception as e:  # one model must not end the sweep of the others; the row says what broke
                 row = Row(name, False, f"{type(e).__name__}: {e}".split("\n")[0])
             if resume:
@@ -92,7 +100,7 @@ def _rows(path: Path) -> Iterator[Row]:
             continue  # the line an interrupted run was writing
 
 
-def measure(name: str) -> Row:
+def measure(name: str, backend: str = "reference") -> Row:
     """Compile one model and run it exactly over the clip."""
     import torch
 
@@ -115,12 +123,14 @@ def measure(name: str) -> Row:
     told = net.explain()
     dense = tuple(sorted({f"{x.op}: {x.reason}" for x in told.layers if x.form == "dense"}))
     row = Row(name, True, "", told.blocked_mac_share, None, told.total_macs, seconds, 0.0, dense[:5])
-    stream, worst, work = net.stream(), 0.0, []
+    stream, worst, work = net.stream(backend=backend), 0.0, []
     for frame, motion in moving_clip(shapes[0]):
         got, want = _leaves(stream(frame, motion=motion)), _leaves(net.dense(frame))
         worst = max(worst, *(relative_error(g, w) for g, w in zip(got, want, strict=True)))
         work.append(stream.stats.work_share if stream.stats else 1.0)
     row.max_relative_error, row.work_share = worst, sum(work[1:]) / len(work[1:])
+    steps = net.program.plan.steps if net.program.plan else []
+    row.regions = tuple(" ".join(op.op.split(".")[1] for op in s.body.ops if "." in op.op) for s in steps if s.body)
     del net, stream, model
     gc.collect()
     return row

@@ -1,7 +1,8 @@
 """Time runs side by side, so that whatever else the machine does falls on all of them alike.
 
-In each round every run takes its turn, in an order that is shuffled anew; warm-up rounds come first. The garbage
-collector works between rounds, never within one.
+In each round every run takes its turn, in an order that is shuffled anew; warm-up rounds come first. A turn is two
+calls of which the second counts: the frames of a camera follow each other. The garbage collector works between rounds,
+never within one.
 """
 
 import gc
@@ -57,6 +58,7 @@ def take_turns(
             random.Random(f"{seed} {index}").shuffle(order)
             for name in order:
                 run = runs[name]
+                run.call(run.prepare(index))  # its weights and maps come back into the caches, as between frames
                 given = run.prepare(index)
                 if pause_s:
                     time.sleep(pause_s)

@@ -100,3 +100,102 @@ def attention(
     bound: float,
     changed: Flags | None,
 ) -> None: ...
+
+class Plan:
+    """A frame as a list of steps; `add`ing methods return the step's number. See fluxcompile.runtime.plan."""
+
+    def __init__(self, variant: str, threads: int) -> None: ...
+    def mask(self, rows: int) -> int: ...
+    def join(self, out: int, readers: list[tuple[int, str, Ints | None, Ints | None, int, int, int]]) -> int: ...
+    def window(self, out: int, in_: int, reads_y: Ints, reads_x: Ints, size: tuple[int, int], near: int) -> int: ...
+    def limit(self, out: int, in_: int, near: int) -> int: ...
+    def reach(self, out: int, in_: int, width: int) -> int: ...
+    def conv2d(
+        self,
+        mask: int,
+        changed: int,
+        x: Floats,
+        weights: Floats,
+        bias: Floats,
+        taps: Ints,
+        out: Floats,
+        groups: int,
+        stride: tuple[int, int],
+        up: tuple[int, int],
+        phase: tuple[int, int],
+        act: str,
+        a: float,
+        b: float,
+        slope: Floats | None,
+        residual: Floats | None,
+        residual_first: bool,
+    ) -> int: ...
+    def pool2d(
+        self,
+        mask: int,
+        changed: int,
+        x: Floats,
+        taps: Ints,
+        out: Floats,
+        kind: str,
+        stride: tuple[int, int],
+        divisor: float,
+    ) -> int: ...
+    def resample2d(
+        self,
+        mask: int,
+        changed: int,
+        x: Floats,
+        index_y: Ints,
+        weight_y: Floats,
+        index_x: Ints,
+        weight_x: Floats,
+        out: Floats,
+    ) -> int: ...
+    def pointwise(
+        self, mask: int, changed: int, x: Floats, terms: list[tuple[str, float, float, Floats | None]], out: Floats
+    ) -> int: ...
+    def layer_norm(
+        self,
+        mask: int,
+        changed: int,
+        x: Floats,
+        gamma: Floats | None,
+        beta: Floats | None,
+        epsilon: float,
+        out: Floats,
+    ) -> int: ...
+    def softmax(self, mask: int, changed: int, x: Floats, scale: float, out: Floats) -> int: ...
+    def attention(
+        self,
+        mask: int,
+        changed: int,
+        q: Floats,
+        k: Floats,
+        v: Floats,
+        out: Floats,
+        heads: int,
+        scale: float,
+        keys: Ints,
+        group_of: Ints | None,
+        member_of: Ints | None,
+        bias: Floats | None,
+    ) -> int: ...
+    def gather(self, mask: int, x: Floats, table: Ints, out: Floats, relative: bool, fill: float) -> int: ...
+    def mean(self, mask: int, x: Floats, out: Floats) -> int: ...
+    def hold(self, mask: int, changed: int, x: Floats, out: Floats) -> int: ...
+    def input(self, mask: int, out: Floats, planar: bool, bytes: bool) -> int: ...
+    def output(
+        self, mask: int, x: Floats, row_at: NDArray[np.int64], channel_at: NDArray[np.int64], size: int
+    ) -> int: ...
+    def feed(self, index: int, frame: NDArray[Any], given: Flags | None) -> bool: ...
+    def bind(self, index: int, to: Floats) -> None: ...
+    def set(self, threshold: float, gate: float, radius: int) -> None: ...
+    def run(self, fresh: bool, begin: int, end: int) -> None: ...
+    def bits(self, mask: int) -> bytes: ...
+    def any(self, mask: int) -> bool: ...
+    def count(self, mask: int) -> int: ...
+    def done(self) -> list[int]: ...
+    def time(self, timed: bool) -> None: ...
+    def took_ms(self) -> list[float]: ...
+    def __len__(self) -> int: ...

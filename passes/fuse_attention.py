@@ -9,9 +9,9 @@
     %y = aten.scaled_dot_product_attention(%q, %k, %v, @bias, scale=0.125)
 
 The scale and the bias may be missing, and the scale may be a division. Channels first, the last product is written
-the other way round, values times the transposed weights: the result is then transposed back. Left alone: intermediate values with a second
-user, anything between the products but scale, one bias and softmax, and products over other than the last two of three
-or four dimensions.
+the other way round, values times the transposed weights: the result is then transposed back. Left alone: intermediate
+values with a second user, anything between the products but scale, one bias and softmax, and products over other than
+the last two of three or four dimensions.
 """
 
 import torch

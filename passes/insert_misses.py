@@ -21,7 +21,7 @@ from dataclasses import replace
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.geometry import Layout, is_placed
+from fluxcompile.geometry import Grid, Layout, is_placed
 from fluxcompile.ir import call, constant, inputs
 from fluxcompile.ops import flux
 from fluxcompile.passes.blocking import cache_of, changed_of, renamed, setting
@@ -32,7 +32,6 @@ from fluxcompile.passes.moving_apart import (
     join_letters,
     keeps_rows,
     moved_apart,
-    scale_of,
     window_table,
 )
 
@@ -134,8 +133,20 @@ def _limited(module: GraphModule, miss: Node, at: Layout, once: Once) -> Node:
     (image,) = [n for n in inputs(module) if not layout(n).is_global]
     frame = [layout(image).grid.h, layout(image).grid.w]
     near = once(flux.reach.default, image.meta["miss"], setting(module, "radius"), frame)
-    scale, origin = scale_of(at), [float(o) for o in at.grid.origin]
-    return once(flux.limit.default, miss, near, [at.grid.h, at.grid.w], frame, scale, origin)
+
+    def limited(part: Node, grid: Grid) -> Node:
+        scale, origin = [float(s) for s in grid.scale], [float(o) for o in grid.origin]
+        return once(flux.limit.default, part, near, [grid.h, grid.w], frame, scale, origin)
+
+    if not at.chain:
+        return limited(miss, at.grid)
+    parts, first = [], 0
+    for rows, grid in at.chain.segments:
+        table = constant(module, torch.arange(first, first + rows), f"rows_{rows}")
+        part = once(flux.miss_remap.default, miss, table)
+        parts.append(limited(part, grid) if grid and not any(grid.turn) else part)
+        first += rows
+    return parts[0] if len(parts) == 1 else once(aten.cat.default, parts)
 
 
 def _key(value: object) -> object:

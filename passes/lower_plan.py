@@ -36,7 +36,7 @@ from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of,
 from fluxcompile.program import Graph, Input, Plan, Step
 
 Rule = Callable[["Lowering", Node], "Value | None"]
-RULES: dict[str, Rule] = KERNELS | MOVES | POINTWISE
+RULES: dict[str, Rule] = {**KERNELS, **MOVES, **POINTWISE}
 DTYPES = {torch.float32: "f32", torch.uint8: "u8"}
 """What a buffer may hold."""
 IDENTITY = (torch.ops.aten.to.dtype, torch.ops.aten._to_copy.default)
@@ -144,7 +144,10 @@ class Lowering:
         return out
 
     def gathered(self, node: Node, out: Value, source: Value, table: "np.ndarray[Any, Any]", fill: float) -> Value:
-        """Rows made of pieces of other rows: table (rows, channels) of positions row * channels + channel, -1 to fill."""
+        """Rows made of pieces of other rows.
+
+        table (rows, channels): positions row * channels + channel, -1 for `fill`.
+        """
         mask = self.masks.of(node.meta["miss"])
         self.gather(mask, out, source, table, relative=False, low=source.start, width=source.channels, fill=fill)
         return out

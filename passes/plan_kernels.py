@@ -26,7 +26,7 @@ GROUPS = 64
 def head_of(lowering: "Lowering", node: Node) -> Node:
     """The convolution or product a node's chain begins with."""
     chain = lowering.chains.get(node)
-    return chain.members[0] if chain else node  # type: ignore[no-any-return]
+    return chain.members[0] if chain else node
 
 
 def seen_map(lowering: "Lowering", node: Node) -> Value | None:
@@ -102,7 +102,7 @@ def transposed(lowering: "Lowering", node: Node) -> Value | None:
     end = epilogue(lowering, node, out.order)
     if end is None:
         return None
-    args = {n: list(pair(argument(conv, n))) for n in ("stride", "padding", "dilation")}
+    args: dict[str, Any] = {n: list(pair(argument(conv, n))) for n in ("stride", "padding", "dilation")}
     args |= {"weight": lowering.weight(operand(conv, 1)), "bias": lowering.weight(argument(conv, "bias"))}
     args |= {"groups": argument(conv, "groups")} | end
     return lowering.compute("conv_transpose2d", node, out, gated=False, source=conv, x=part_of(source), **args)
@@ -215,7 +215,12 @@ def pool(lowering: "Lowering", node: Node) -> Value | None:
         return _resampled(lowering, node, source, (pooling_matrix(node, 0), pooling_matrix(node, 1)))
     kernel, stride, padding, dilation = pool_arguments(node)
     divisor = float(argument(node, "divisor_override") or kernel[0] * kernel[1]) if average else 0.0
-    args = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding), "dilation": list(dilation)}
+    args: dict[str, Any] = {
+        "kernel": list(kernel),
+        "stride": list(stride),
+        "padding": list(padding),
+        "dilation": list(dilation),
+    }
     kind = "mean" if average else "max"
     return lowering.compute("pool2d", node, like(source, node), x=part_of(source), kind=kind, divisor=divisor, **args)
 
@@ -229,7 +234,7 @@ def resize(lowering: "Lowering", node: Node) -> Value | None:
 
 
 def _resampled(lowering: "Lowering", node: Node, source: Value, matrices: tuple[Any, Any]) -> Value:
-    args = {}
+    args: dict[str, Any] = {}
     for axis, matrix in zip("yx", matrices, strict=True):
         taps = matrix_window(matrix).table()
         weights = np.take_along_axis(matrix, np.maximum(taps, 0), 1) * (taps >= 0)
@@ -300,7 +305,7 @@ def layer_norm(lowering: "Lowering", node: Node) -> Value | None:
             placed[torch.from_numpy(source.order)] = lowering.tensor(n).reshape(-1)
         vectors.append({"@": lowering.constant(placed, str(n.target))} if placed is not None else None)
     eps = float(argument(node, "eps"))
-    args = {"x": part_of(source), "gamma": vectors[0], "beta": vectors[1], "epsilon": eps}
+    args: dict[str, Any] = {"x": part_of(source), "gamma": vectors[0], "beta": vectors[1], "epsilon": eps}
     return lowering.compute("layer_norm", node, like(source, node), **args)
 
 

@@ -64,7 +64,7 @@ class Masks:
             case flux.miss_join.default:
                 return self._joined(rows, *args)
             case flux.miss_window.default:
-                return self.window(rows, self.of(args[0]), *(self._table(a) for a in args[1:3]), args[3])
+                return self.window(rows, self.of(args[0]), [self._table(a) for a in args[1:3]], args[3])
             case flux.limit.default:
                 return self._limited(rows, args)
         assert is_constant(node), f"{node.format_node()}: no rule makes this mask"
@@ -76,11 +76,9 @@ class Masks:
         self.lowering.step("join", out={"mask": out}, readers=readers)
         return out
 
-    def window(
-        self, rows: int, miss: int, reads_y: str, reads_x: str, size: list[int], near: int | None = None
-    ) -> int:
+    def window(self, rows: int, miss: int, reads: Sequence[str], size: Sequence[int], near: int | None = None) -> int:
         out = self.new(rows)
-        args: dict[str, Any] = {"in": {"mask": miss}, "reads_y": {"@": reads_y}, "reads_x": {"@": reads_x}}
+        args: dict[str, Any] = {"in": {"mask": miss}, "reads_y": {"@": reads[0]}, "reads_x": {"@": reads[1]}}
         args |= {"size": list(size)} | ({} if near is None else {"near": {"mask": near}})
         self.lowering.step("window", out={"mask": out}, **args)
         return out
@@ -170,28 +168,33 @@ class Masks:
             miss = miss.args[0]
         if miss.target is flux.miss_window.default and miss not in self.known:
             source, *reads, seen = miss.args
-            found = self.window(rows, self.of(source), *map(self._table, reads), seen, near)
-            self.within[found] = near
-            return found
+            inside = self.window(rows, self.of(source), [self._table(r) for r in reads], seen, near)
+            self.within[inside] = near
+            return inside
         if self.within.get(self.of(miss)) == near:
             return self.of(miss)
         out = self.new(rows)
         self.within[out] = near
-        allowed = {"near": {"mask": near}}
-        self.lowering.step("limit", out={"mask": out}, **{"in": {"mask": self.of(miss)}}, **allowed)
+        found: dict[str, Any] = {"in": {"mask": self.of(miss)}, "near": {"mask": near}}
+        self.lowering.step("limit", out={"mask": out}, **found)
         return out
 
     def _near(
-        self, reach: Node, size: Sequence[int], frame: Sequence[int], scale: Sequence[float], origin: Sequence[float]
+        self,
+        reach: Node,
+        size: Sequence[int],
+        frame: Sequence[int],
+        scale: Sequence[float],
+        origin: Sequence[float],
     ) -> int:
-        """The cells of a grid that changes may spread to: from the next finer grid where cells lie two by two over it."""
+        """The cells of a grid that changes may spread to: from the next finer one where its cells lie over it by twos."""
         edges = [own_pixels(*axis) for axis in zip(size, frame, scale, origin, strict=True)]
         key = tuple(tuple(e.tolist()) for pair in edges for e in pair)
         if key in self.near:
             return self.near[key]
         if reach not in self.known:
             self.known[reach] = self.new(reach.meta["val"].shape[0])
-            seen = {"in": {"mask": self.of(reach.args[0])}}  # type: ignore[arg-type]
+            seen: dict[str, Any] = {"in": {"mask": self.of(reach.args[0])}}  # type: ignore[arg-type]
             self.lowering.step("reach", out={"mask": self.known[reach]}, **seen, width=frame[1])
         tables = [_reads(low, high) for low, high in edges]
         fine, over = self.known[reach], list(frame)
@@ -203,7 +206,7 @@ class Masks:
                 fine, over = self._near(reach, halves, frame, steps, [(s - 1) / 2 for s in steps]), halves
                 tables = [np.arange(2 * n, dtype=np.int32).reshape(n, 2) for n in size]
         names = [self.lowering.constant(torch.from_numpy(t), f"span_{t.shape[0]}x{t.shape[1]}") for t in tables]
-        self.near[key] = self.window(int(np.prod(size)), fine, *names, over)
+        self.near[key] = self.window(int(np.prod(size)), fine, names, over)
         return self.near[key]
 
 

@@ -138,10 +138,10 @@ def _activation(node: Node) -> Term | None:
 def _residual(value: Node, add: Node) -> Node | None:
     if argument(add, "alpha") != 1:
         return None
-    others = [a for a in add.args if a is not value]
+    others: list[Any] = [a for a in add.args[:2] if a is not value]
     if len(others) != 1 or not isinstance(others[0], Node) or not has_domain(others[0]):
         return None
-    (other,) = others
+    other: Node = others[0]
     return other if layout(other) == layout(add) and shape(other) == shape(add) else None
 
 
@@ -189,7 +189,7 @@ def binary(lowering: "Lowering", node: Node) -> Value | None:
         source = lowering.value(first)
         if source is None or layout(node).rows != source.rows:
             return None
-        source = source if source.packed else lowering.copied(first, source)
+        source = source if source.packed else lowering.copied(operand(node), source)
         return lowering.compute(
             "pointwise",
             node,
@@ -284,12 +284,12 @@ def _other(lowering: "Lowering", node: Node, other: Node, words: dict[Node, str]
     index = np.broadcast_to(padded, shape_).reshape(-1)
     if index.size == value.channels and value.packed and np.array_equal(index - value.start, order):
         return {"map": part_of(value)}
-    wide = Value(Storage(value.rows, index.size), layout(node), order.reshape(shape_))
+    repeated = Value(Storage(value.rows, index.size), layout(node), order.reshape(shape_))
     table = np.empty_like(index)
     table[order] = index - value.start
     mask = lowering.masks.of(other.meta.get("changed", other.meta["miss"]))
-    lowering.gather(mask, wide, value, table[None], relative=True, low=value.start, width=int(table.max()) + 1)
-    return {"map": part_of(wide)}
+    lowering.gather(mask, repeated, value, table[None], relative=True, low=value.start, width=int(table.max()) + 1)
+    return {"map": part_of(repeated)}
 
 
 def _constant(lowering: "Lowering", node: Node, other: Node, order: Index) -> Any:

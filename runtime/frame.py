@@ -22,6 +22,50 @@ class FrameStats:
     layers: dict[str, float]
 
 
+def to_array(value: Any, what: str = "a frame") -> npt.NDArray[Any]:
+    """An array of what the caller passed: a torch tensor or anything numpy takes."""
+    try:
+        array = np.asarray(value.detach().numpy() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{what} of type {type(value).__name__} is no array of numbers ({e})") from e
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what} of type {type(value).__name__} is no array of numbers")
+    return array
+
+
+def require_fit(spec: Input, shape: Sequence[int], dtype: str, wanted: str) -> None:
+    """A frame's shape and dtype are those the net was compiled for."""
+    if tuple(shape) != tuple(spec.shape):
+        raise InputError(f"input {spec.name}: shape {tuple(shape)}, the net was compiled for {tuple(spec.shape)}")
+    if dtype != wanted:
+        raise InputError(f"input {spec.name}: dtype {dtype}, the net was compiled for {wanted}")
+
+
+def not_finite(spec: Input, count: int) -> InputError:
+    return InputError(f"input {spec.name}: {count} values are NaN or infinite; drop this frame, the stream goes on")
+
+
+def motion_of(value: Any, inputs: Sequence[Input]) -> npt.NDArray[np.int32] | None:
+    """The motion a caller passed, int32 (2, blocks_y, blocks_x); None where nothing is said."""
+    if value is None:
+        return None
+    spec = next((i for i in inputs if i.role == "motion"), None)
+    if spec is None:
+        raise InputError("this net was compiled without insert_motion_reindex and cannot follow motion")
+    array = to_array(value, "motion")
+    if array.shape != tuple(spec.shape) or array.dtype.kind not in "iu":
+        raise InputError(f"motion: {array.dtype} {array.shape}, expected integers {tuple(spec.shape)}")
+    return array.astype(np.int32)
+
+
+def mask_of(value: Any, size: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """The mask of new pixels a caller passed, bool (height, width)."""
+    array = to_array(value, "miss")
+    if array.shape != tuple(size) or array.dtype != np.bool_:
+        raise InputError(f"miss: {array.dtype} {array.shape}, expected bool {tuple(size)}, one for each frame pixel")
+    return np.ascontiguousarray(array)
+
+
 def require_count(frames: Sequence[Any], inputs: Sequence[Input]) -> None:
     if len(frames) != len(inputs):
         names = ", ".join(i.name for i in inputs)
@@ -37,3 +81,8 @@ def rebuild(template: Any, leaves: Sequence[Any]) -> Any:
         parts = [rebuild(v, leaves) for v in inner]
         return tuple(parts) if kind == "tuple" else parts
     return None if template is None else leaves[template]
+
+
+def are_tensors(frames: Sequence[Any]) -> bool:
+    """Whether results are given as torch tensors: as the frames came."""
+    return any(type(f).__module__.partition(".")[0] == "torch" for f in frames)

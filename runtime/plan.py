@@ -1,25 +1,34 @@
 """Runs a program's plan with the CPU kernels: one call a frame, no torch unless a region asks for it.
 
-A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. An array it
-returns cannot be written to, as the next frame goes on from it: in place, or in a copy if the caller still holds it. A
-tensor is a copy.
+A `CpuStream` is the state of one camera, like `Stream`, and equals it within the tolerance of two backends. The arrays
+it returns are read-only, and the next frame writes only what changed into them unless the caller still holds them:
+results are copied when they are kept, or wanted as torch tensors.
 """
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.errors import InputError, ProgramError
+from fluxcompile.errors import ProgramError
 from fluxcompile.geometry import from_rows, parse_layout, to_rows
 from fluxcompile.kernels import _cpu
 from fluxcompile.kernels.cpu import act_term, best_variant
 from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program, Step
-from fluxcompile.runtime.frame import FrameStats, rebuild, require_count
+from fluxcompile.runtime.frame import (
+    FrameStats,
+    are_tensors,
+    mask_of,
+    motion_of,
+    not_finite,
+    rebuild,
+    require_count,
+    require_fit,
+    to_array,
+)
 
 Array = npt.NDArray[Any]
 ALIGNMENT = 64
@@ -44,6 +53,7 @@ class CpuStream:
         self.policy = policy
         self.variant = variant or best_variant()
         self._inputs = program.graphs["dense"].inputs
+        self._motion = [i for i in program.graphs["blocked"].inputs if i.role == "motion"]
         self._template, self._layers = program.template, program.layers
         self._build = Builder(program, self.variant, threads)
         self._plan = self._build.plan
@@ -72,12 +82,13 @@ class CpuStream:
         """
         require_count(frames, self._inputs)
         arrays = [_checked(f, spec) for f, spec in zip(frames, self._inputs, strict=True)]
-        images = self._build.images
-        given = None if miss is None else _mask(miss, [self._build.input_sizes[i] for i in images])
-        fresh = self._fresh or (motion is not None and bool(np.any(np.asarray(motion))))
+        field = motion_of(motion, self._motion)
+        images, sizes = self._build.images, self._build.input_sizes
+        given = {} if miss is None else {i: mask_of(miss, sizes[i]).view(np.uint8) for i in images}
+        fresh = self._fresh or (field is not None and bool(field.any()))
         for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
-            if not self._plan.feed(step, array, None if fresh or i not in images else given):
-                raise InputError("the frame has values that are NaN or infinite; drop it, the stream goes on")
+            if not self._plan.feed(step, array, None if fresh else given.get(i)):
+                raise not_finite(self._inputs[i], int((~np.isfinite(array)).sum()))
         self._build.results.make_ready(self._plan)
         for begin, end, region in self._segments:
             self._plan.run(fresh, begin, end)
@@ -85,8 +96,7 @@ class CpuStream:
                 region.run(self._plan, fresh)
         self._was_fresh, self._fresh = fresh, False
         self._frame += 1
-        tensors = any(type(f).__module__.partition(".")[0] == "torch" for f in frames)
-        return rebuild(self._template, self._build.results.leaves(tensors))
+        return rebuild(self._template, self._build.results.leaves(are_tensors(frames)))
 
     @property
     def stats(self) -> FrameStats | None:
@@ -107,24 +117,9 @@ class CpuStream:
 
 def _checked(frame: Any, spec: Input) -> Array:
     """The frame as the dense array an input step reads; InputError says what does not fit."""
-    try:
-        value = np.asarray(frame.detach().numpy() if hasattr(frame, "detach") else frame)
-    except (ValueError, TypeError) as e:
-        raise InputError(f"input {spec.name}: a {type(frame).__name__} is no array of numbers ({e})") from e
-    if tuple(value.shape) != tuple(spec.shape):
-        raise InputError(f"input {spec.name}: shape {value.shape}, the net was compiled for {tuple(spec.shape)}")
-    if value.dtype != DTYPES[spec.dtype]:
-        want = np.dtype(DTYPES[spec.dtype])
-        raise InputError(f"input {spec.name}: dtype {value.dtype}, the net was compiled for {want}")
+    value = to_array(frame)
+    require_fit(spec, value.shape, str(value.dtype), np.dtype(DTYPES[spec.dtype]).name)
     return np.ascontiguousarray(value)
-
-
-def _mask(miss: Any, sizes: Sequence[tuple[int, int]]) -> Array:
-    value = np.asarray(miss)
-    for size in sizes:
-        if value.shape != size or value.dtype != np.bool_:
-            raise InputError(f"miss: {value.dtype} {value.shape}, expected bool {size}, one for each frame pixel")
-    return np.ascontiguousarray(value).view(np.uint8)
 
 
 class Builder:
@@ -139,7 +134,7 @@ class Builder:
         self.plan_masks = [self.plan.mask(rows) for rows in data.masks]
         self.inputs: list[int] = []
         self.input_sizes: list[tuple[int, int]] = []
-        self.results = Results(program)
+        self.results = Results()
         self._regions: list[tuple[int, Region]] = []
         self._costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
         self._program = program
@@ -211,8 +206,10 @@ class Builder:
         ]
         self.plan.join(out, parts)
 
-    def _window(self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], near: int = -1, **source: int) -> None:
-        self.plan.window(out, source["in"], reads_y, reads_x, tuple(size), near)
+    def _window(
+        self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], near: int = -1, **source: int
+    ) -> None:
+        self.plan.window(out, source["in"], reads_y, reads_x, (size[0], size[1]), near)
 
     def _limit(self, step: Step, out: int, near: int, **source: int) -> None:
         self.plan.limit(out, source["in"], near)
@@ -240,11 +237,12 @@ class Builder:
         self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]
     ) -> int:
         name, a, b, _ = args.get("act") or ("none", 0.0, 0.0, None)
-        return self.plan.conv2d(
+        added: int = self.plan.conv2d(
             self._mask(step.mask), self._mask(step.changed), x, packed.weights, packed.bias, packed.taps, out,
             packed.groups, packed.stride, packed.up, phase, *act_term(name, a, b), None, args.get("residual"),
             args.get("residual_first", False),
         )  # fmt: skip
+        return added
 
     def _mask(self, index: int) -> int:
         return -1 if index < 0 else self.plan_masks[index]
@@ -256,9 +254,9 @@ class Builder:
         self._added(step, index, out)
 
     def _resample2d(self, step: Step, out: Array, x: Array, **tables: Array) -> None:
-        order = ("index_y", "weight_y", "index_x", "weight_x")
         masks = self._mask(step.mask), self._mask(step.changed)
-        self._added(step, self.plan.resample2d(*masks, x, *(tables[k] for k in order), out), out)
+        y, x_axis = ((tables[f"index_{axis}"], tables[f"weight_{axis}"]) for axis in "yx")
+        self._added(step, self.plan.resample2d(*masks, x, *y, *x_axis, out), out)
 
     def _pointwise(self, step: Step, out: Array, x: Array, terms: list[Any]) -> None:
         found = [(*act_term(name, a, b), _operand(other)) for name, a, b, other in terms]
@@ -328,12 +326,11 @@ def _aligned(rows: int, channels: int) -> Array:
 class Results:
     """The outputs of a frame. An array the caller kept is left to them; one nobody holds is written again."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self) -> None:
         self.env: dict[str, Any] = {}
         """What regions made, by name, as torch tensors."""
         self.loose: dict[int, Any] = {}
-        """Outputs that lie in no buffer: a name in `env`, a constant or a plain value."""
-        self._constants = program.constants
+        """Outputs that lie in no buffer: {"%": name in `env`}, a constant or a plain value."""
         self._arrays: dict[int, Array] = {}
         self._steps: dict[int, int] = {}
         self._dtypes: dict[int, Any] = {}
@@ -351,35 +348,34 @@ class Results:
                     continue
                 self._arrays[index] = self._arrays[index].copy()
             plan.bind(step, self._arrays[index])
-            self._arrays[index].flags.writeable = False
             self._free[index] = sys.getrefcount(self._arrays[index])
 
     def leaves(self, tensors: bool) -> list[Any]:
-        count = len(self._arrays) + len(self.loose)
-        found: list[Any] = [None] * count
-        for index, array in self._arrays.items():
-            found[index] = array.astype(self._dtypes[index], copy=tensors)
-        for index, value in self.loose.items():
-            found[index] = self._loose(value)
-        return [_leaf(v, tensors) for v in found]
+        found: dict[int, Any] = {
+            index: _shown(array.astype(self._dtypes[index], copy=False), tensors)
+            for index, array in self._arrays.items()
+        }
+        found |= {index: self._loose(value, tensors) for index, value in self.loose.items()}
+        return [found[index] for index in range(len(found))]
 
-    def _loose(self, value: Any) -> Any:
-        match value:
-            case {"%": name}:
-                return self.env[name].clone()
-            case {"@": name}:
-                return self._constants[name].copy()
+    def _loose(self, value: Any, tensors: bool) -> Any:
+        if isinstance(value, np.ndarray):
+            return _shown(value, tensors)
+        if isinstance(value, dict):
+            made = self.env[value["%"]]
+            return made.clone() if tensors else made.numpy().copy()
         return value
 
 
-def _leaf(value: Any, tensors: bool) -> Any:
-    if isinstance(value, np.ndarray):
-        if not tensors:
-            return value
+def _shown(array: Array, tensors: bool) -> Any:
+    """What the caller gets: a copy as a tensor, or a view that cannot be written."""
+    if tensors:
         import torch
 
-        return torch.from_numpy(value)
-    return value if tensors or not hasattr(value, "numpy") else value.numpy()
+        return torch.from_numpy(array.copy())
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class Region:
@@ -400,8 +396,8 @@ class Region:
             from fluxcompile.runtime.execute import Executor, constants
         except ModuleNotFoundError as e:
             raise ProgramError(
-                f"{step.path or 'this net'}: {names} has no kernel on the CPU and runs through torch, which this machine "
-                "has not; pip install fluxcompile[compile]"
+                f"{step.path or 'this net'}: {names} has no kernel on the CPU and runs through torch, which this "
+                "machine has not; pip install fluxcompile[compile]"
             ) from e
         self._run = Executor(step.body, constants(program))
         self._operands, self._results, self._misses, self._env = operands, results, misses, env

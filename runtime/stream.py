@@ -1,5 +1,6 @@
 """A stream: the state of one camera. Takes frames, keeps the caches, gives back the model's own tree of outputs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,44 +8,37 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fluxcompile.errors import InputError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
-from fluxcompile.runtime.frame import FrameStats, rebuild, require_count
 from fluxcompile.runtime.execute import TYPES, Executor, constants
-
-
-def to_tensor(frame: Any) -> Tensor:
-    """A tensor of what the caller passed: a torch tensor or anything numpy takes."""
-    if isinstance(frame, Tensor):
-        return frame.detach()
-    try:
-        array = np.asarray(frame)
-    except ValueError as e:
-        raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers ({e})") from e
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"a frame of type {type(frame).__name__} is no array of numbers")
-    return torch.from_numpy(np.ascontiguousarray(array))
+from fluxcompile.runtime.frame import (
+    FrameStats,
+    are_tensors,
+    mask_of,
+    motion_of,
+    not_finite,
+    rebuild,
+    require_count,
+    require_fit,
+    to_array,
+)
 
 
 def check_frame(frame: Any, spec: Input) -> Tensor:
     """The frame as the tensor an input wants; InputError says what does not fit."""
-    value = to_tensor(frame)
-    want = tuple(spec.shape)
-    if tuple(value.shape) != want:
-        raise InputError(f"input {spec.name}: shape {tuple(value.shape)}, the net was compiled for {want}")
-    if value.dtype != TYPES[spec.dtype]:
-        raise InputError(f"input {spec.name}: dtype {value.dtype}, the net was compiled for {TYPES[spec.dtype]}")
+    value = frame.detach() if isinstance(frame, Tensor) else torch.from_numpy(np.ascontiguousarray(to_array(frame)))
+    require_fit(spec, value.shape, *(str(d).removeprefix("torch.") for d in (value.dtype, TYPES[spec.dtype])))
     if value.is_floating_point() and not torch.isfinite(value).all():
-        bad = int((~torch.isfinite(value)).sum())
-        raise InputError(f"input {spec.name}: {bad} values are NaN or infinite; drop this frame, the stream goes on")
+        raise not_finite(spec, int((~torch.isfinite(value)).sum()))
     return value
 
 
-def _copy(leaf: Any) -> Any:
-    """A copy of a result: the caller may change it, and it may be a cache or a constant."""
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+def _results(template: Any, outputs: Sequence[Any], frames: Sequence[Any]) -> Any:
+    """The model's own tree of outputs, as the frames came; copies, since a leaf may be a cache or a constant."""
+    tensors = are_tensors(frames)
+    leaves = [(x.clone() if tensors else x.numpy().copy()) if isinstance(x, Tensor) else x for x in outputs]
+    return rebuild(template, leaves)
 
 
 class Dense:
@@ -59,7 +53,7 @@ class Dense:
         require_count(frames, self._inputs)
         values = {s.name: check_frame(f, s) for f, s in zip(frames, self._inputs, strict=True)}
         outputs, _ = self._run(values)
-        return rebuild(self._template, [_copy(leaf) for leaf in outputs])
+        return _results(self._template, outputs, frames)
 
 
 class Stream:
@@ -83,9 +77,16 @@ class Stream:
         """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
         self._caches = {}
 
-    def __call__(self, *frames: Any, motion: Any = None) -> Any:
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the maps kept from frame to frame."""
+        return sum(c.nbytes for c in self._caches.values())
+
+    def __call__(self, *frames: Any, miss: Any = None, motion: Any = None) -> Any:
         """The model's outputs for the next frame.
 
+        miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
+        compared.
         motion: where content came from, int (2, blocks_y, blocks_x): one vector (dy, dx) in frame pixels per block of
         16 x 16 pixels, so that pixel p now holds what p + (dy, dx) held. None: nothing moved. Any motion is safe in
         exact mode; a right one saves work.
@@ -95,11 +96,25 @@ class Stream:
         fresh = not self._caches
         old = self._caches or {i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype]) for i in self._roles.get("cache", [])}
         reference = self._reference(old)
+        if miss is not None and not fresh:
+            values |= self._masked(values, old, miss)
         outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)})
         self._caches = caches
         self.stats = self._count(fresh, reference)
         self._frame += 1
-        return rebuild(self._template, [_copy(leaf) for leaf in outputs])
+        return _results(self._template, outputs, frames)
+
+    def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
+        """The frames with the pixels outside the mask as they were."""
+        found = {}
+        for spec in self._roles["input"]:
+            dims = parse_layout(spec.layout).map_dims if spec.layout else None
+            if dims is None:
+                continue
+            mask = torch.from_numpy(mask_of(miss, [spec.shape[d] for d in dims]))
+            wide = mask.reshape([n if d in dims else 1 for d, n in enumerate(spec.shape)])
+            found[spec.name] = torch.where(wide, values[spec.name], old[f"cache_{spec.name}"])
+        return found
 
     def _settings(self, fresh: bool, motion: Any) -> dict[str, Tensor]:
         policy = self.policy
@@ -110,19 +125,10 @@ class Stream:
             "radius": torch.tensor(-1 if policy.exact or policy.radius is None else policy.radius),
         }
         found = {i.name: settings[role] for role in settings for i in self._roles.get(role, [])}
+        field = motion_of(motion, self._roles.get("motion", []))
         for spec in self._roles.get("motion", []):
-            found[spec.name] = self._motion(motion, spec)
-        if motion is not None and "motion" not in self._roles:
-            raise InputError("this net was compiled without insert_motion_reindex and cannot follow motion")
+            found[spec.name] = torch.zeros(spec.shape, dtype=torch.int32) if field is None else torch.from_numpy(field)
         return found
-
-    def _motion(self, motion: Any, spec: Input) -> Tensor:
-        if motion is None:
-            return torch.zeros(spec.shape, dtype=torch.int32)
-        value = to_tensor(motion)
-        if tuple(value.shape) != tuple(spec.shape) or value.is_floating_point():
-            raise InputError(f"motion: {value.dtype} {tuple(value.shape)}, expected integers {tuple(spec.shape)}")
-        return value.to(torch.int32)
 
     def _reference(self, caches: dict[str, Tensor]) -> Tensor | None:
         return caches.get(f"cache_{self._placed.name}") if self._placed else None

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
@@ -29,9 +30,11 @@ def assert_matches(got: Any, want: Any) -> None:
     (a, tree), (b, other) = pytree.tree_flatten(got), pytree.tree_flatten(want)
     assert tree == other
     for x, y in zip(a, b, strict=True):
-        if not isinstance(y, Tensor):
+        assert type(x) is type(y)
+        if not isinstance(y, Tensor | np.ndarray):
             assert x == y
             continue
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
         finite = y[y.isfinite()].double()
         most = TOLERANCE.get(y.dtype, 0) * float(finite.abs().max()) if finite.numel() else 0.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxcompile import CaptureError, Frames, InputError, Net, OptionError, Policy, fluxcompile
+from fluxcompile.net import BACKENDS
 from tests.helpers import Do, assert_matches, seeded
 
 SHAPE = (1, 3, 16, 32)
@@ -28,9 +29,9 @@ FRAMES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "shape": ((X[:, :, 1:],), {}, r"input input_1: shape \(1, 3, 15, 32\), the net was compiled for \(1, 3, 16, 32\)"),
     "rank": ((X[0],), {}, r"shape \(3, 16, 32\)"),
     "batch": ((torch.cat([X, X]),), {}, r"shape \(2, 3, 16, 32\)"),
-    "dtype": ((X.double(),), {}, r"dtype torch\.float64, the net was compiled for torch\.float32"),
-    "grey levels": (((X * 255).byte(),), {}, r"dtype torch\.uint8"),
-    "numpy dtype": ((X.double().numpy(),), {}, r"dtype torch\.float64"),
+    "dtype": ((X.double(),), {}, r"dtype float64, the net was compiled for float32"),
+    "grey levels": (((X * 255).byte(),), {}, r"dtype uint8"),
+    "numpy dtype": ((X.double().numpy(),), {}, r"dtype float64"),
     "nan": ((NAN,), {}, r"2 values are NaN or infinite; drop this frame, the stream goes on"),
     "infinity": ((INF,), {}, r"1 values are NaN or infinite"),
     "nothing": ((), {}, r"the net takes 1 inputs \(input_1\), got 0"),
@@ -39,16 +40,17 @@ FRAMES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "none": ((None,), {}, "a frame of type NoneType is no array of numbers"),
     "ragged": (([[1.0], [1.0, 2.0]],), {}, "no array of numbers|list"),
     "motion of another shape": ((X,), {"motion": torch.zeros(2, 16, 32, dtype=torch.int32)}, r"motion: .*\(2, 1, 2\)"),
-    "motion in fractions": ((X,), {"motion": torch.zeros(2, 1, 2)}, r"motion: torch\.float32 .* expected integers"),
+    "motion in fractions": ((X,), {"motion": torch.zeros(2, 1, 2)}, r"motion: float32 .* expected integers"),
     "motion of words": ((X,), {"motion": "left"}, "no array of numbers|motion"),
 }
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", FRAMES)
-def test_a_refused_frame_leaves_the_stream_as_it_was(name: str, net: Net) -> None:
+def test_a_refused_frame_leaves_the_stream_as_it_was(name: str, backend: str, net: Net) -> None:
     frames, settings, message = FRAMES[name]
     for warm in (False, True):
-        stream = net.stream()
+        stream = net.stream(backend=backend)
         if warm:
             stream(X)
         with pytest.raises(InputError, match=message):
@@ -66,8 +68,8 @@ def test_a_refused_frame_leaves_the_stream_as_it_was(name: str, net: Net) -> Non
 
 def test_frames_may_be_arrays(net: Net) -> None:
     stream = net.stream()
-    assert_matches(stream(X.numpy()), net.dense(X))
-    assert_matches(stream(X.numpy()[:, :, ::-1]), net.dense(X.flip(2)))
+    assert_matches(stream(X.numpy()), net.dense(X.numpy()))
+    assert_matches(stream(X.numpy()[:, :, ::-1]), net.dense(X.flip(2).numpy()))
     assert_matches(stream(X, motion=np.zeros((2, 1, 2), np.int64)), net.dense(X))
 
 

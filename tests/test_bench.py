@@ -74,10 +74,10 @@ def test_everything_is_measured_once_a_round(net: FakeNet) -> None:
     assert (result.idle_work_share, result.rounds, result.interrupted) == (0, 2, False)
     assert (result.best_dense, list(result.peers_ms)) == ("torch", ["torch"])
     assert (result.cache_bytes, result.frame) == (4096, (64, 96))
-    # a frame to compare outputs, and in each of three rounds a first frame, an idle one, and each row
-    assert len(net.seen) == 1 + 3 * (2 + 6)
-    assert net.seen.count(0.0) == 3
-    assert net.seen.count(1.0) == 1 + 3 * (1 + 2)
+    # a frame to compare outputs, and in each of three rounds, twice, a first frame, an idle one, and each row
+    assert len(net.seen) == 1 + 3 * 2 * (2 + 6)
+    assert net.seen.count(0.0) == 3 * 2
+    assert net.seen.count(1.0) == 1 + 3 * 2 * (1 + 2)
 
 
 def test_the_same_seed_shows_the_same_frames_in_the_same_order() -> None:
@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_what_is_done(asked: list[Any], net: FakeNet, monkeypatch: 
     inner = net.inner.dense
 
     def dense(*frames: Any) -> Any:
-        if len(net.seen) > 12:
+        if len(net.seen) > 24:
             raise KeyboardInterrupt
         return inner(*frames)
 

@@ -97,6 +97,7 @@ class Everything(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         a = self.window(self.stem(x * 2 - 1))
         b = self.tokens(self.pool(self.pool(a)))
+        b = b * b.sigmoid()
         b = b * self.squeeze(b.mean((2, 3), keepdim=True)).sigmoid()
         c = self.up(self.up(self.norm(b))) + torch.arange(24, dtype=x.dtype)
         return {"map": self.mix(torch.cat([a, c], 1)), "classes": self.head(b.mean((2, 3)))}

@@ -192,7 +192,7 @@ print(net.explain())
 assert net.text().startswith("%")
 assert net.input_shapes == [(1, 3, 16, 16)]
 try:
-    net.stream()
+    net.stream(backend="reference")
 except fluxcompile.ProgramError as e:
     print(e)
 """

@@ -198,6 +198,7 @@ def test_activations(variant: str, act: str) -> None:
     x = reals(0, 4, 7, channels)
     x[0, :2] = np.linspace(-100, 100, 2 * channels).reshape(2, channels)
     x[1, 0, :2], x[3, 6, 18] = (0.0, -0.0), np.nan
+    x[3, 5, 3] = np.array(0x7FD7F414, np.uint32).view(np.float32)  # a NaN of other bits
     slope = reals(5, channels)
     plain = torch.from_numpy(x).double()
     if act == "prelu":

@@ -198,7 +198,8 @@ def test_window_near(data: st.DataObject) -> None:
     made.plan.window(out, miss, np.array(y, np.int32), np.array(x, np.int32), (h, w), near)
 
     def want(miss: Bits, near: Bits) -> Bits:
-        spread = [any(miss[i * w + j] for i in ys for j in xs if min(i, j) >= 0) for ys in y for xs in x]
+        full = all(miss) and all(near)
+        spread = [full or any(miss[i * w + j] for i in ys for j in xs if min(i, j) >= 0) for ys in y for xs in x]
         return [a and b for a, b in zip(spread, near, strict=True)]
 
     clip = data.draw(frames(h * w, rows))

@@ -78,7 +78,7 @@ def test_normalisation_ends_in_the_first_convolution() -> None:
     assert [op.op for op in net.program.graphs["dense"].ops][-1] == "aten.conv2d.default"
     assert not {"aten.mul.Tensor", "aten.sub.Tensor"} & {op.op for op in net.program.graphs["dense"].ops}
     with torch.no_grad():
-        assert_matches(net.dense(camera()), model(normalised(torch.from_numpy(camera()))))
+        assert_matches(net.dense(torch.from_numpy(camera())), model(normalised(torch.from_numpy(camera()))))
     stream = net.stream()
     for seed in (0, 0, 1):
         frame = camera(seed)

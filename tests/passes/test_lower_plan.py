@@ -117,19 +117,26 @@ b3[0:17x1, 0:8] = layer_norm(x=b2[0:17x1, 0:8], gamma=@plan.attention.norm.weigh
 b4[0:17x1, 0:8] = conv2d(x=b3[0:17x1, 0:8], weight=@plan.attention.q.weight.rows, bias=@plan.attention.q.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1) rows m1  # attention.q
 b5[0:17x1, 0:16] = conv2d(x=b3[0:17x1, 0:8], weight=@plan.attention.kv.weight.rows, bias=@plan.attention.kv.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1) rows m1  # attention.kv
 m2 = join(readers=[{'kind': 'range', 'in': {'mask': 1}, 'first_in': 0, 'first_out': 0, 'count': 17}, {'kind': 'any', 'in': {'mask': 1}}, {'kind': 'any', 'in': {'mask': 1}}])
-b6[0:17x1, 0:8] = attention(heads=2, scale=0.5, q=b4[0:17x1, 0:8], k=b5[0:17x1, 0:8], v=b5[0:17x1, 8:16], keys=@plan.keys, group_of=@plan.group_of, member_of=@plan.member_of) rows m2  # attention
-m3 = join(readers=[{'kind': 'range', 'in': {'mask': 1}, 'first_in': 0, 'first_out': 0, 'count': 17}, {'kind': 'range', 'in': {'mask': 2}, 'first_in': 0, 'first_out': 0, 'count': 17}])
-b7[0:17x1, 0:8] = conv2d(x=b6[0:17x1, 0:8], weight=@plan.attention.out.weight.rows, bias=@plan.attention.out.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, residual=b2[0:17x1, 0:8], residual_first=True) rows m3  # attention.out
-b8[0:17x1, 0:8] = layer_norm(x=b7[0:17x1, 0:8], gamma=@plan.mlp.0.weight, beta=@plan.mlp.0.bias, epsilon=1e-05) rows m3  # mlp.0
-b9[0:17x1, 0:16] = conv2d(x=b8[0:17x1, 0:8], weight=@plan.mlp.1.weight.rows, bias=@plan.mlp.1.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, act=[gelu, 0.0, 0.0, None]) rows m3  # mlp.1
-b10[0:17x1, 0:8] = conv2d(x=b9[0:17x1, 0:16], weight=@plan.mlp.3.weight.rows, bias=@plan.mlp.3.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, residual=b7[0:17x1, 0:8], residual_first=True) rows m3  # mlp.3
-m4 = join(readers=[{'kind': 'range', 'in': {'mask': 3}, 'first_in': 0, 'first_out': 0, 'count': 1}])
-b11[0:1x1, 0:8] = pointwise(x=b10[0:1x1, 0:8], terms=[[sigmoid, 0.0, 0.0, None]]) rows m4
-b12[0:1x1, 0:8] = hold(x=b11[0:1x1, 0:8]) rows m4 changed m5
-m6 = join(readers=[{'kind': 'range', 'in': {'mask': 3}, 'first_in': 1, 'first_out': 0, 'count': 16}])
-m7 = join(readers=[{'kind': 'range', 'in': {'mask': 6}, 'first_in': 0, 'first_out': 0, 'count': 16}, {'kind': 'any', 'in': {'mask': 5}}])
-b13[0:4x4, 0:8] = pointwise(x=b10[1:4x4, 0:8], terms=[[mul, 0.0, 0.0, {'vector': {'map': [12, 0, 1, 1, 0, 8]}}]]) rows m7
-output(x=b13[0:4x4, 0:8], index=0, shape=[1, 8, 4, 4], row_at=@plan.row_at, channel_at=@plan.channel_at) rows m7""",
+m3 = join(readers=[{'kind': 'range', 'in': {'mask': 2}, 'first_in': 0, 'first_out': 0, 'count': 1}])
+m4 = reach(in=m0, width=4)
+m5 = window(in=m4, reads_y=@plan.span_4x1, reads_x=@plan.span_4x1, size=[4, 4])
+m6 = join(readers=[{'kind': 'range', 'in': {'mask': 2}, 'first_in': 1, 'first_out': 0, 'count': 16}])
+m7 = limit(in=m6, near=m5)
+m8 = join(readers=[{'kind': 'range', 'in': {'mask': 3}, 'first_in': 0, 'first_out': 0, 'count': 1}, {'kind': 'range', 'in': {'mask': 7}, 'first_in': 0, 'first_out': 1, 'count': 16}])
+b6[0:17x1, 0:8] = attention(heads=2, scale=0.5, q=b4[0:17x1, 0:8], k=b5[0:17x1, 0:8], v=b5[0:17x1, 8:16], keys=@plan.keys, group_of=@plan.group_of, member_of=@plan.member_of) rows m8  # attention
+m9 = join(readers=[{'kind': 'range', 'in': {'mask': 1}, 'first_in': 0, 'first_out': 0, 'count': 17}, {'kind': 'range', 'in': {'mask': 8}, 'first_in': 0, 'first_out': 0, 'count': 17}])
+b7[0:17x1, 0:8] = conv2d(x=b6[0:17x1, 0:8], weight=@plan.attention.out.weight.rows, bias=@plan.attention.out.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, residual=b2[0:17x1, 0:8], residual_first=True) rows m9  # attention.out
+b8[0:17x1, 0:8] = layer_norm(x=b7[0:17x1, 0:8], gamma=@plan.mlp.0.weight, beta=@plan.mlp.0.bias, epsilon=1e-05) rows m9  # mlp.0
+b9[0:17x1, 0:16] = conv2d(x=b8[0:17x1, 0:8], weight=@plan.mlp.1.weight.rows, bias=@plan.mlp.1.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, act=[gelu, 0.0, 0.0, None]) rows m9  # mlp.1
+b10[0:17x1, 0:8] = conv2d(x=b9[0:17x1, 0:16], weight=@plan.mlp.3.weight.rows, bias=@plan.mlp.3.weight.rows.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, residual=b7[0:17x1, 0:8], residual_first=True) rows m9  # mlp.3
+m10 = join(readers=[{'kind': 'range', 'in': {'mask': 9}, 'first_in': 0, 'first_out': 0, 'count': 1}])
+b11[0:1x1, 0:8] = pointwise(x=b10[0:1x1, 0:8], terms=[[sigmoid, 0.0, 0.0, None]]) rows m10
+b12[0:1x1, 0:8] = hold(x=b11[0:1x1, 0:8]) rows m10 changed m11
+m12 = join(readers=[{'kind': 'range', 'in': {'mask': 9}, 'first_in': 1, 'first_out': 0, 'count': 16}])
+m13 = join(readers=[{'kind': 'range', 'in': {'mask': 12}, 'first_in': 0, 'first_out': 0, 'count': 16}, {'kind': 'any', 'in': {'mask': 11}}])
+m14 = limit(in=m13, near=m5)
+b13[0:4x4, 0:8] = pointwise(x=b10[1:4x4, 0:8], terms=[[mul, 0.0, 0.0, {'vector': {'map': [12, 0, 1, 1, 0, 8]}}]]) rows m14
+output(x=b13[0:4x4, 0:8], index=0, shape=[1, 8, 4, 4], row_at=@plan.row_at, channel_at=@plan.channel_at) rows m14""",
     )
 
 
@@ -178,12 +185,13 @@ m2 = window(in=m1, reads_y=@plan.span_8x1, reads_x=@plan.span_8x1, size=[8, 8])
 m3 = limit(in=m0, near=m2)
 b1[0:8x8, 0:4] = conv2d(x=b0[0:8x8, 0:4], weight=@parts.0.weight, bias=@parts.0.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1) rows m3  # parts.0
 m4 = join(readers=[{'kind': 'group', 'in': {'mask': 3}, 'table': {'@': 'plan.keys_64'}, 'keys': {'@': 'plan.keys_64'}, 'count': 8}])
-m5 = join(readers=[{'kind': 'group', 'in': {'mask': 4}, 'table': {'@': 'plan.keys_64.1'}, 'keys': {'@': 'plan.keys_64.1'}, 'count': 8}])
-region(operands=[{'name': 'conv2d', 'shape': [1, 4, 8, 8], 'layout': '1 4 y8 x8', 'part': {'map': [1, 0, 8, 8, 0, 4]}, 'order': {'@': 'plan.order'}}], results=[{'name': 'cumprod', 'shape': [1, 4, 8, 8], 'layout': '1 4 y8 x8', 'part': {'map': [2, 0, 8, 8, 0, 4]}, 'order': {'@': 'plan.order'}}], misses=[m5])
-m6 = limit(in=m5, near=m2)
-b3[0:8x8, 0:4] = conv2d(x=b2[0:8x8, 0:4], weight=@parts.1.weight, bias=@parts.1.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1) rows m6  # parts.1
+m5 = limit(in=m4, near=m2)
+m6 = join(readers=[{'kind': 'group', 'in': {'mask': 5}, 'table': {'@': 'plan.keys_64.1'}, 'keys': {'@': 'plan.keys_64.1'}, 'count': 8}])
+m7 = limit(in=m6, near=m2)
+region(operands=[{'name': 'conv2d', 'shape': [1, 4, 8, 8], 'layout': '1 4 y8 x8', 'part': {'map': [1, 0, 8, 8, 0, 4]}, 'order': {'@': 'plan.order'}}], results=[{'name': 'cumprod', 'shape': [1, 4, 8, 8], 'layout': '1 4 y8 x8', 'part': {'map': [2, 0, 8, 8, 0, 4]}, 'order': {'@': 'plan.order'}}], misses=[m7])
+b3[0:8x8, 0:4] = conv2d(x=b2[0:8x8, 0:4], weight=@parts.1.weight, bias=@parts.1.bias, stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1) rows m7  # parts.1
 region(operands=[{'name': 'merge', 'shape': [1, 4, 8, 8], 'layout': '1 4 y8 x8', 'part': {'map': [0, 0, 8, 8, 0, 4]}, 'order': {'@': 'plan.order'}}], results=[{'name': 'add'}], misses=[m0])
-output(x=b3[0:8x8, 0:4], index=0, shape=[1, 4, 8, 8], row_at=@plan.row_at, channel_at=@plan.channel_at) rows m6
+output(x=b3[0:8x8, 0:4], index=0, shape=[1, 4, 8, 8], row_at=@plan.row_at, channel_at=@plan.channel_at) rows m7
 result(index=1, value={'%': 'add'})""",
     )
 

@@ -231,6 +231,18 @@ __attribute__((noinline)) inline void finish(const Conv2d& p, const float* sums,
     const V a = splat(p.end.a), b = splat(p.end.b);
     choose(p.end.act, [&](auto chosen) {
         constexpr Act kAct = decltype(chosen)::act;
+        if (kAct != Act::prelu && !p.end.residual) {
+            for (int i = 0, c = 0; i < n;) {  // one loop, so that the activation's constants are loaded once
+                const int lanes = width - c < kLanes ? width - c : kLanes;
+                store(to[i] + channel + c, activate<kAct>(load(sums + c), a, b, V{}), lanes);
+                c += kLanes;
+                if (c < width) continue;
+                c = 0;
+                ++i;
+                sums += pitch;
+            }
+            return;
+        }
         for (int i = 0; i < n; ++i, sums += pitch) {
             const float* residual =
                 p.end.residual ? p.end.residual + cells[i] * p.end.residual_step + channel : nullptr;

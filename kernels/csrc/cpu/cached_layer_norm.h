@@ -44,20 +44,15 @@ void cached_layer_norm(const LayerNorm& p) {
         for (int i = 0; i < n; ++i) {
             const float* in = p.in.at + p.out.cells[first + i] * p.in.step;
             float* row = row_of(p.out, scratch, first, i);
-            V part = {};
-            for (int c = 0; c < full; c += kLanes) part += load(in + c);
-            float mean = sum(part);
+            float mean = sum_of(full, [&](int c) { return load(in + c); });
             for (int c = full; c < channels; ++c) mean += in[c];
             mean /= (float)channels;
             // `off` is what rounding left in the mean: channels that differ little beside a large mean need it.
-            part = V{};
-            V squares = {};
-            for (int c = 0; c < full; c += kLanes) {
-                const V d = load(in + c) - mean;
-                part += d;
-                squares += d * d;
-            }
-            float off = sum(part), variance = sum(squares);
+            float off = sum_of(full, [&](int c) { return load(in + c) - mean; });
+            float variance = sum_of(full, [&](int c) {
+                const V v = load(in + c) - mean;
+                return v * v;
+            });
             for (int c = full; c < channels; ++c) {
                 off += in[c] - mean;
                 variance += (in[c] - mean) * (in[c] - mean);

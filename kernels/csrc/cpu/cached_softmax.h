@@ -42,13 +42,11 @@ void cached_softmax(const Softmax& p) {
             for (int c = 0; c < full; c += kLanes) most = at_least(load(in + c) * p.scale, most);
             float top = largest(most);
             for (int c = full; c < channels; ++c) top = in[c] * p.scale > top ? in[c] * p.scale : top;
-            V part = {};
-            for (int c = 0; c < full; c += kLanes) {
+            float total = sum_of(full, [&](int c) {
                 const V v = exp(load(in + c) * p.scale - top);
-                part += v;
                 store(row + c, v);
-            }
-            float total = sum(part);
+                return v;
+            });
             if (rest) {
                 store(row + full, exp(load(in + full, rest) * p.scale - top), rest);
                 for (int c = full; c < channels; ++c) total += row[c];

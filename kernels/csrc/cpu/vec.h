@@ -16,6 +16,7 @@ namespace {
 constexpr int kLanes = FLUX_LANES;
 typedef float V __attribute__((vector_size(FLUX_LANES * 4)));
 typedef int32_t I __attribute__((vector_size(FLUX_LANES * 4)));
+typedef uint32_t U __attribute__((vector_size(FLUX_LANES * 4)));  // for sums that may overflow
 
 FLUX_INLINE V splat(float x) { return x - V{}; }  // x - 0 is x for every x, -0 and NaN too
 
@@ -52,18 +53,6 @@ FLUX_INLINE void store(float* p, V v, int n) {
 FLUX_INLINE V at_least(V x, V low) { return x < low ? low : x; }
 FLUX_INLINE V at_most(V x, V high) { return x > high ? high : x; }
 FLUX_INLINE V magnitude(V x) { return (V)((I)x & 0x7fffffff); }
-
-FLUX_INLINE float sum(V v) {
-    float total = 0;
-    for (int i = 0; i < kLanes; ++i) total += v[i];
-    return total;
-}
-
-FLUX_INLINE float largest(V v) {
-    float top = v[0];
-    for (int i = 1; i < kLanes; ++i) top = v[i] > top ? v[i] : top;
-    return top;
-}
 
 FLUX_INLINE bool any(I mask) {
 #if FLUX_LANES == 8 && defined(__AVX2__)
@@ -111,6 +100,45 @@ FLUX_INLINE void transpose_bits(V* rows) {
 
 // kLanes vectors as a square: rows become columns.
 FLUX_INLINE void transpose(V* rows) { transpose_bits<kLanes / 2>(rows); }
+
+template <int s, int... lane>
+FLUX_INLINE V across(V v, Lanes<lane...>) {
+    return FLUX_SHUFFLE(v, v, (lane ^ s)...);
+}
+
+// Folds the lanes of v by halves.
+template <int s = kLanes / 2, class F>
+FLUX_INLINE float fold(V v, F&& f) {
+    v = f(v, across<s>(v, AllLanes{}));
+    if constexpr (s > 1) {
+        return fold<s / 2>(v, f);
+    } else {
+        return v[0];
+    }
+}
+
+FLUX_INLINE float sum(V v) {
+    return fold(v, [](V a, V b) { return a + b; });
+}
+
+FLUX_INLINE float largest(V v) {
+    return fold(v, [](V a, V b) { return at_least(a, b); });
+}
+
+// The sum of f(c) for c = 0, kLanes .. full, in chains that do not wait for each other.
+template <class F>
+FLUX_INLINE float sum_of(int full, F&& f) {
+    V a = {}, b = {}, c = {}, d = {};
+    int i = 0;
+    for (; i + 4 * kLanes <= full; i += 4 * kLanes) {
+        a += f(i);
+        b += f(i + kLanes);
+        c += f(i + 2 * kLanes);
+        d += f(i + 3 * kLanes);
+    }
+    for (; i < full; i += kLanes) a += f(i);
+    return sum((a + b) + (c + d));
+}
 
 }  // namespace
 }  // namespace flux

@@ -112,7 +112,7 @@ struct WindowStep : PlanStep {
     }
 
     void run(const Frame& frame) override {
-        if (frame.fresh || (in->full() && !near)) return out->fill();
+        if (frame.fresh || (in->full() && (!near || near->full()))) return out->fill();
         if (!in->any() || (near && !near->any())) return out->clear();
         if (near && centred && in->equals(*near)) return out->copy(*near);
         uint8_t* to = out->open();

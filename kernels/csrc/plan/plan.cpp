@@ -343,7 +343,8 @@ class Plan {
         for (int i = begin; i < end; ++i) {
             const auto from = std::chrono::steady_clock::now();
             steps_[static_cast<size_t>(i)]->run(frame_);
-            took_ms_[static_cast<size_t>(i)] = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count();
+            took_ms_[static_cast<size_t>(i)] =
+                std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count();
         }
     }
 
@@ -524,9 +525,10 @@ void bind_plan(nb::module_& m) {
         .def(nb::init<const std::string&, int>(), "variant"_a, "threads"_a)
         .def("mask", &Plan::mask, "rows"_a)
         .def("join", &Plan::join, "out"_a, "readers"_a)
-        .def("window", &Plan::window, "out"_a, "in"_a, "reads_y"_a.noconvert(), "reads_x"_a.noconvert(), "size"_a, "near"_a)
-        .def("limit", &Plan::limit, "out"_a, "in"_a, "near"_a)
-        .def("reach", &Plan::reach, "out"_a, "in"_a, "width"_a)
+        .def("window", &Plan::window, "out"_a, "in_"_a, "reads_y"_a.noconvert(), "reads_x"_a.noconvert(), "size"_a,
+             "near"_a)
+        .def("limit", &Plan::limit, "out"_a, "in_"_a, "near"_a)
+        .def("reach", &Plan::reach, "out"_a, "in_"_a, "width"_a)
         .def("conv2d", &Plan::conv2d, "mask"_a, "changed"_a, "x"_a.noconvert(), "weights"_a.noconvert(),
              "bias"_a.noconvert(), "taps"_a.noconvert(), "out"_a.noconvert(), "groups"_a, "stride"_a, "up"_a, "phase"_a,
              "act"_a, "a"_a, "b"_a, "slope"_a.noconvert().none(), "residual"_a.noconvert().none(), "residual_first"_a)

@@ -30,7 +30,8 @@ struct KernelStep : PlanStep {
             if (changed) changed->clear();
             return;
         }
-        const bool gated = changed && !frame.fresh;
+        // Where spreading is bounded anyway, a gate that only stops equal rows costs more than it saves.
+        const bool gated = changed && !frame.fresh && (frame.gate > 0 || frame.radius < 0);
         if (gated) flags.resize(static_cast<size_t>(n));
         const int parts = n * row_cost < 1e5 ? 1 : std::min(n, frame.pool->size());
         frame.pool->run(parts, [&](int t) {
@@ -47,9 +48,9 @@ struct KernelStep : PlanStep {
             kernel(q);
         });
         if (!changed) return;
-        if (frame.fresh) {
-            changed->fill();
-            if (frame.gate > 0) bound = deviation();
+        if (frame.fresh && frame.gate > 0) bound = deviation();
+        if (!gated) {
+            changed->copy(*mask);
         } else {
             uint8_t* to = changed->open();
             for (int i = 0; i < n; ++i) to[cells[static_cast<size_t>(i)]] = flags[static_cast<size_t>(i)];
@@ -290,7 +291,8 @@ struct InputStep : PlanStep {
     bool any_differs(int first, int n, float threshold) const {
         int any = 0;
         for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
-            const ptrdiff_t at = planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
+            const ptrdiff_t at =
+                planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
             const ptrdiff_t count = planar ? n : static_cast<ptrdiff_t>(n) * channels;
             const T *a = data + at, *b = held.data() + at;
             for (ptrdiff_t i = 0; i < count; ++i) any |= differs(a[i], b[i], threshold);

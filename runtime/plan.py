@@ -78,7 +78,8 @@ class CpuStream:
         """The model's outputs for the next frame: torch tensors if it was one, else numpy arrays.
 
         miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
-        compared, as inputs that are no images always are. motion: as `Stream` takes it; this backend follows none yet, a frame with motion runs dense.
+        compared, as inputs that are no images always are. motion: as `Stream` takes it; this backend follows none yet,
+        a frame with motion runs dense.
         """
         require_count(frames, self._inputs)
         arrays = [_checked(f, spec) for f, spec in zip(frames, self._inputs, strict=True)]

@@ -41,6 +41,7 @@ from fluxcompile.passes.insert_motion_reindex import insert_motion_reindex
 from fluxcompile.passes.isolate_dense_regions import isolate_dense_regions
 from fluxcompile.passes.limit_spread import limit_spread
 from fluxcompile.passes.lower_plan import lower_plan
+from fluxcompile.passes.widen_cells import widen_cells
 from fluxcompile.program import Layer, Program
 from fluxcompile.verify import verify
 
@@ -54,6 +55,7 @@ CAPTURED: tuple[Pass, ...] = (
     fold_normalisation,  # after the norms, which also change the weights of a convolution
     fuse_attention,
     fuse_activations,
+    widen_cells,
 )
 ANALYSES: tuple[Pass, ...] = (
     infer_domains,

@@ -149,7 +149,8 @@ class Lowering:
         table (rows, channels): positions row * channels + channel, -1 for `fill`.
         """
         mask = self.masks.of(node.meta["miss"])
-        self.gather(mask, out, source, table, relative=False, low=source.start, width=source.channels, fill=fill)
+        width = int(source.index.max()) - source.start + 1
+        self.gather(mask, out, source, table, relative=False, low=source.start, width=width, fill=fill)
         return out
 
     def gather(
@@ -219,7 +220,9 @@ class Lowering:
             return None
         mark = len(self.plan.steps), len(self.plan.masks)
         found = rule(self, node)
-        assert found is not None or mark == (len(self.plan.steps), len(self.plan.masks)), f"{node}: left half a rule"
+        if found is None:  # steps it added before it gave up
+            del self.plan.steps[mark[0] :]
+            self.masks.forget(mark[1])
         return found
 
     def _needs_region(self, node: Node) -> bool:
@@ -259,7 +262,7 @@ class Lowering:
             self.step("result", index=index, value=plain_argument(self.module, node, self.constants))
             return
         size = shape(node)
-        flat = to_rows(np.arange(int(np.prod(size))).reshape(size), layout(node))
+        flat = to_rows(np.arange(int(np.prod(size))).reshape(size), value.layout)
         channels = np.empty(value.channels, dtype=np.int64)
         if not value.packed:
             value = self.copied(node, value)
@@ -268,7 +271,12 @@ class Lowering:
         args: dict[str, Any] = {
             k: {"@": self.constant(torch.from_numpy(np.ascontiguousarray(v)), k)} for k, v in places.items()
         }
-        mask = self.masks.of(node.meta.get("changed", node.meta["miss"]))
+        miss = node.meta.get("changed", node.meta["miss"])
+        mask = (
+            self.masks.of(miss)
+            if value.rows == layout(node).rows
+            else self.masks.seen(miss, layout(node), value.layout)
+        )
         self.step("output", mask=mask, x=part_of(value), index=index, shape=list(size), **(args | _dtype_of(node)))
 
     # --- regions ---
@@ -313,7 +321,7 @@ class Lowering:
             return {"name": node.name}
         if not value.packed:
             value = self.copied(node, value)
-        at = {"name": node.name, "shape": list(shape(node)), "layout": str(layout(node))}
+        at = {"name": node.name, "shape": list(shape(node)), "layout": str(value.layout)}
         return {
             **at,
             "part": part_of(value),

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from fluxcompile.geometry import Layout, free_shape, is_placed, matrix_window
+from fluxcompile.geometry import Layout, free_shape, is_placed, matrix_window, to_rows
 from fluxcompile.ir import argument, is_constant, operand, shape
 from fluxcompile.passes.cache_pooling import is_even, pooling_matrix
 from fluxcompile.passes.flow import Join, WindowFlow, domain, layout
+from fluxcompile.passes.plan_moves import coarsened
 from fluxcompile.passes.plan_pointwise import argument_or, epilogue, like, name_of
-from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of
+from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, fresh_like, part_of, size_of
 from fluxcompile.passes.rules import dims_of, pair
 from fluxcompile.passes.rules_window import RESIZES, conv_padding, pool_arguments, resize_matrix
 
@@ -112,7 +113,31 @@ def linear(lowering: "Lowering", node: Node) -> Value | None:
     head = head_of(lowering, node)
     if not is_constant(operand(head, 1)) or not _is_constant_or_none(argument(head, "bias")):
         return None
+    source = lowering.value(operand(head))
+    if source is not None and source.rows > 1 and layout(node).is_global:
+        return _of_everything(lowering, node, head, source)
     return _product(lowering, node, head, lowering.tensor(operand(head, 1)), len(shape(head)) - 1)
+
+
+def _of_everything(lowering: "Lowering", node: Node, head: Node, source: Value) -> Value | None:
+    """A product of a whole map laid flat is a convolution whose window is the map."""
+    weight, size = lowering.tensor(operand(head, 1)), shape(operand(head))
+    if int(np.prod(size)) != weight.shape[1] or weight.dtype != torch.float32:
+        return None
+    source = source if source.packed else lowering.copied(operand(head), source)
+    columns = to_rows(np.arange(weight.shape[1]).reshape(size), source.layout)
+    placed = np.empty_like(columns)
+    placed[:, source.order] = columns
+    h, w = size_of(source.layout)
+    kernel = weight[:, torch.from_numpy(placed.T.reshape(-1).copy())].reshape(-1, source.channels, h, w).contiguous()
+    out = fresh(layout(node))
+    end = epilogue(lowering, node, out.order)
+    if end is None:
+        return None
+    args: dict[str, Any] = {"weight": {"@": lowering.constant(kernel, f"{operand(head, 1).target}.window")}}
+    args |= {"bias": lowering.weight(argument(head, "bias")), "groups": 1}
+    args |= {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]} | end
+    return lowering.compute("conv2d", node, out, gated=False, source=head, x=part_of(source), **args)
 
 
 def matmul(lowering: "Lowering", node: Node) -> Value | None:
@@ -149,8 +174,10 @@ def _product(
     given = argument_or(head, "bias") if bias is None else None
     if bias is None and given is not None:
         bias = lowering.tensor(given)
-    source = lowering.value(operand_ or operand(head))
-    at = layout(node)
+    read = operand_ or operand(head)
+    source, at = lowering.value(read), layout(node)
+    if source is not None and is_placed(source.layout.dims[dim]):
+        source = coarsened(lowering, read, source, dim) if outer_free(source, dim) == 1 else None
     if (
         source is None
         or source.rows != at.rows
@@ -172,7 +199,7 @@ def _product(
         last = source.with_last(dim)
         if last is None or not _evenly(last):
             moved = np.moveaxis(np.arange(source.channels).reshape(_dim_last(source, dim)), -1, dim)
-            source = lowering.copied(operand_ or operand(head), source, moved.reshape(-1))
+            source = lowering.copied(read, source, moved.reshape(-1))
         index = source.index
     # Groups follow the storage; where each lies among the outer coordinates is what the result's index says.
     starts = np.moveaxis(index, dim, -1).reshape(-1, index.shape[dim]).min(1)
@@ -190,6 +217,11 @@ def _product(
     args["bias"] = {"@": lowering.constant(bias.repeat(outer), f"{name}.bias")} if bias is not None else None
     args |= {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": outer}
     return lowering.compute("conv2d", node, result, source=head, x=part_of(source), **args, **end)
+
+
+def outer_free(source: Value, dim: int) -> int:
+    """Combinations of the free coordinates of the other dimensions."""
+    return source.channels // source.index.shape[dim]
 
 
 def _dim_last(source: Value, dim: int) -> list[int]:
@@ -278,13 +310,14 @@ def hold(lowering: "Lowering", node: Node) -> Value | None:
     source = lowering.value(operand(node))
     if source is None or source.rows != 1:
         return None
-    source = source if source.packed else lowering.copied(operand(node), source)
     gate = node.meta["changed"]
     lowering.masks.known[gate] = changed = lowering.masks.new(1)
-    out = like(source, node)
+    width = int(source.index.max()) - source.start + 1  # of a widened value, each channel once
+    out = Storage(1, width)
     mask = lowering.masks.of(node.meta["miss"])
-    lowering.step("hold", node=node, mask=mask, changed=changed, out=part_of(out), x=part_of(source))
-    return out
+    seen = Part(source.storage, source.first, 1, 1, source.start, width)
+    lowering.step("hold", node=node, mask=mask, changed=changed, out=Part(out, 0, 1, 1, 0, width), x=seen)
+    return Value(out, layout(node), source.index - source.start)
 
 
 # --- rows ---
@@ -294,7 +327,12 @@ def layer_norm(lowering: "Lowering", node: Node) -> Value | None:
     source = lowering.value(operand(node))
     last = argument(node, "normalized_shape")
     given = [argument(node, n) for n in ("weight", "bias")]
-    if source is None or int(np.prod(last)) != source.channels or not all(map(_is_constant_or_none, given)):
+    if source is None or not all(map(_is_constant_or_none, given)):
+        return None
+    coarse = len(last) == 1 and is_placed(source.layout.dims[-1]) and outer_free(source, -1) == 1
+    if coarse:  # what is merged from a block of cells
+        source = coarsened(lowering, operand(node), source, len(shape(node)) - 1)
+    if source is None or int(np.prod(last)) != source.channels:
         return None
     source = source if source.packed else lowering.copied(operand(node), source)
     vectors = []
@@ -306,6 +344,11 @@ def layer_norm(lowering: "Lowering", node: Node) -> Value | None:
         vectors.append({"@": lowering.constant(placed, str(n.target))} if placed is not None else None)
     eps = float(argument(node, "eps"))
     args: dict[str, Any] = {"x": part_of(source), "gamma": vectors[0], "beta": vectors[1], "epsilon": eps}
+    if coarse:
+        out = fresh_like(source.layout, source.order)
+        mask = lowering.masks.seen(node.meta["miss"], layout(node), source.layout)
+        lowering.step("layer_norm", node=node, mask=mask, out=part_of(out), **args)
+        return out
     return lowering.compute("layer_norm", node, like(source, node), **args)
 
 

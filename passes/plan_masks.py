@@ -19,6 +19,7 @@ from torch.fx import Node
 from fluxcompile.geometry import Ints, Layout, own_pixels, parse_layout
 from fluxcompile.ir import constant_value, is_constant
 from fluxcompile.ops import flux, split_letters
+from fluxcompile.passes.rules import LETTERS
 
 if TYPE_CHECKING:
     from fluxcompile.passes.lower_plan import Lowering
@@ -40,6 +41,13 @@ class Masks:
     def new(self, rows: int) -> int:
         self.lowering.plan.masks.append(rows)
         return len(self.lowering.plan.masks) - 1
+
+    def forget(self, first: int) -> None:
+        """Drop the masks from number `first` on."""
+        del self.lowering.plan.masks[first:]
+        self.known = {k: m for k, m in self.known.items() if m < first}
+        self.near = {k: m for k, m in self.near.items() if m < first}
+        self.within = {m: n for m, n in self.within.items() if m < first}
 
     def of(self, node: Node) -> int:
         """The mask a node stands for; its step is added when somebody first asks."""
@@ -137,6 +145,11 @@ class Masks:
             readers.append(self._reader(miss, word, parse_layout(text), out_word, out))
         return self.join(rows, readers)
 
+    def seen(self, miss: Node, was: Layout, now: Layout) -> int:
+        """The mask of the same tensor's rows in another layout: one whose places are coarser."""
+        word = LETTERS[: len(was.dims)]
+        return self.join(now.rows, [self._reader(miss, word, was, word, now)])
+
     def _reader(self, miss: Node, word: str, was: Layout, out_word: str, out: Layout) -> Reader:
         everything = self._any(miss)
         if was.rows == 1:
@@ -187,7 +200,7 @@ class Masks:
         scale: Sequence[float],
         origin: Sequence[float],
     ) -> int:
-        """The cells of a grid that changes may spread to: from the next finer one where its cells lie over it by twos."""
+        """The cells of a grid that changes may spread to: from the next finer one where its cells lie two by two."""
         edges = [own_pixels(*axis) for axis in zip(size, frame, scale, origin, strict=True)]
         key = tuple(tuple(e.tolist()) for pair in edges for e in pair)
         if key in self.near:

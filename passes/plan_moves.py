@@ -3,16 +3,17 @@
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from fluxcompile.geometry import Chain, free_shape, from_rows, is_placed, to_rows
+from fluxcompile.geometry import Chain, free, free_shape, from_rows, has_rows, is_placed, to_rows
 from fluxcompile.ir import argument, op_name, operand, shape
 from fluxcompile.passes.flow import Join, Remap, domain, has_domain, layout
-from fluxcompile.passes.plan_values import Storage, Value, part_of
+from fluxcompile.passes.plan_values import Storage, Value, fresh, part_of
 from fluxcompile.passes.rules import dims_of
 from fluxcompile.passes.rules_move import PAD, RESHAPE
 
@@ -96,7 +97,7 @@ def join(lowering: "Lowering", node: Node) -> Value | None:
     stacked = op_name(node.target) == "aten.stack"
     if isinstance(layout(node).dims[dim], Chain):
         return None if stacked else _join_rows(lowering, node, tensors, dim)
-    values = [lowering.value(t) for t in tensors]
+    values = [_with_rows(lowering, node, lowering.value(t)) for t in tensors]
     if not isinstance(domain(node).flow, Join) or any(v is None or v.rows != layout(node).rows for v in values):
         return None
     found: list[Value] = [v for v in values if v is not None]
@@ -120,6 +121,23 @@ def join(lowering: "Lowering", node: Node) -> Value | None:
     lookup = {id(v): index for v, index in parts}
     pieces = [np.expand_dims(lookup[id(v)], dim) if stacked else lookup[id(v)] for v in found]
     return Value(out, layout(node), np.concatenate(pieces, dim))
+
+
+def _with_rows(lowering: "Lowering", node: Node, value: Value | None) -> Value | None:
+    """A value without a place that was widened over the map, as rows of it."""
+    at = layout(node)
+    if value is None or value.rows != 1 or at.rows == 1 or value.index.ndim != len(at.dims):
+        return value
+    index = value.index
+    for dim in (d for d, places in enumerate(at.dims) if is_placed(places)):
+        if (index != index.take([0], dim)).any():
+            return None
+        index = index.take([0], dim)
+    out = fresh(
+        replace(at, dims=tuple(d if is_placed(d) else free(n) for d, n in zip(at.dims, index.shape, strict=True)))
+    )
+    table = np.broadcast_to(index.reshape(1, -1) - value.start, (at.rows, index.size))
+    return lowering.gathered(node, out, value, table, 0.0)
 
 
 def _by_storage(values: Sequence[Value]) -> list[list[Value]]:
@@ -205,6 +223,25 @@ def rearrange(lowering: "Lowering", node: Node) -> Value | None:
         return Value(source.storage, layout(node), (table[0] + source.start).reshape(shape_), source.first)
     out = Value(Storage(layout(node).rows, channels), layout(node), np.arange(channels).reshape(shape_))
     return lowering.gathered(node, out, source, table, fill)
+
+
+def coarsened(lowering: "Lowering", node: Node, value: Value, dim: int) -> Value | None:
+    """A node's value with the places inside one dimension as channels: each row becomes a block of cells.
+
+    None where the dimension walks whole axes of the map, or no grid has such blocks for cells.
+    """
+    size = shape(node)[dim]
+    was = value.layout
+    now = replace(was, dims=was.with_dim(dim, free(size)).dims).simplified()
+    if now is None or now.is_global or now.chain or not has_rows(now) or math.prod(shape(node)) > LARGEST:
+        return None
+    value = value if value.packed else lowering.copied(node, value)
+    flat = value.order[None] + np.arange(value.rows)[:, None] * value.channels
+    table = to_rows(from_rows(flat, was), now)
+    out = fresh(now)
+    mask = lowering.masks.seen(node.meta.get("changed", node.meta["miss"]), was, now)
+    lowering.gather(mask, out, value, table, relative=False, low=value.start, width=value.channels)
+    return out
 
 
 def _without_fill(node: Node) -> tuple[list[Any], dict[str, Any], float]:

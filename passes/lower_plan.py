@@ -166,7 +166,7 @@ class Lowering:
         fill: float = 0.0,
     ) -> None:
         """The step that copies pieces of rows; `low` and `width` are the channels of the source it may read."""
-        length = _run_length(table)
+        length = _run_length(table, width)
         pieces = torch.from_numpy(np.ascontiguousarray(table[:, ::length]).astype(np.int32))
         name = self.constant(pieces, f"gather_{table.shape[0]}")
         seen = Part(source.storage, source.first, *size_of(source.layout), low, width)
@@ -379,16 +379,15 @@ def _miss_of(node: Node) -> list[Node]:
     return list(found) if isinstance(found, list) else [found]
 
 
-def _run_length(table: "np.ndarray[Any, Any]") -> int:
-    """How many channels at a time a table copies: the longest length that divides every run."""
+def _run_length(table: "np.ndarray[Any, Any]", width: int) -> int:
+    """How many channels at a time a table copies: the longest length that divides every run within rows of `width`."""
     channels = table.shape[1]
-    best = 1
-    for length in range(channels, 1, -1):
+    for length in range(min(channels, width), 1, -1):
         if channels % length:
             continue
         runs = table.reshape(table.shape[0], -1, length)
-        steps = runs[:, :, :1] + np.arange(length)
-        if np.where(runs[:, :, :1] < 0, (runs < 0), runs == steps).all():
-            best = length
-            break
-    return best
+        first = runs[:, :, :1]
+        whole = (runs == first + np.arange(length)).all(2, keepdims=True) & (first % width + length <= width)
+        if np.where(first < 0, (runs < 0).all(2, keepdims=True), whole).all():
+            return length
+    return 1

@@ -10,8 +10,8 @@ from torch.fx import Node
 from fluxcompile.geometry import Layout, free_shape, is_placed, matrix_window, to_rows
 from fluxcompile.ir import argument, is_constant, operand, shape
 from fluxcompile.passes.cache_pooling import is_even, pooling_matrix
-from fluxcompile.passes.flow import Join, WindowFlow, domain, layout
-from fluxcompile.passes.plan_moves import coarsened
+from fluxcompile.passes.flow import Join, WindowFlow, domain, has_domain, layout
+from fluxcompile.passes.plan_moves import coarsened, refined
 from fluxcompile.passes.plan_pointwise import argument_or, epilogue, like, name_of
 from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, fresh_like, part_of, size_of
 from fluxcompile.passes.rules import dims_of, pair
@@ -348,7 +348,8 @@ def layer_norm(lowering: "Lowering", node: Node) -> Value | None:
         out = fresh_like(source.layout, source.order)
         mask = lowering.masks.seen(node.meta["miss"], layout(node), source.layout)
         lowering.step("layer_norm", node=node, mask=mask, out=part_of(out), **args)
-        return out
+        users = [u for u in node.users if has_domain(u) or u.op == "output"]
+        return out if all(name_of(u) == "linear" for u in users) else refined(lowering, node, out)
     return lowering.compute("layer_norm", node, like(source, node), **args)
 
 

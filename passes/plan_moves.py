@@ -244,6 +244,15 @@ def coarsened(lowering: "Lowering", node: Node, value: Value, dim: int) -> Value
     return out
 
 
+def refined(lowering: "Lowering", node: Node, value: Value) -> Value:
+    """A node's value, of which rows are blocks of cells (see `coarsened`), with the rows of the node's own layout."""
+    at = layout(node)
+    value = value if value.packed else lowering.copied(node, value)
+    flat = value.order[None] + np.arange(value.rows)[:, None] * value.channels
+    table = to_rows(from_rows(flat, value.layout), at)
+    return lowering.gathered(node, fresh(at), value, table, 0.0)
+
+
 def _without_fill(node: Node) -> tuple[list[Any], dict[str, Any], float]:
     """The arguments after the first, with what a pad fills in set to 0, and that value."""
     args, kwargs = list(node.args[1:]), dict(node.kwargs)

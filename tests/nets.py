@@ -277,6 +277,21 @@ def batches(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
     return Do(function, nn.Conv2d(c, c, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1), name=function.__name__)
 
 
+def merging(draw: Draw, c: int, h: int, w: int) -> nn.Module | None:
+    """Blocks of 2 x 2 cells as one, their channels side by side, with or without a norm and a product of them."""
+    if h % 2 or w % 2 or c > 8 or min(h, w) < 4:
+        return None
+    order, normed, mixed, bent = one(draw, (2, 4, 5), (4, 2, 5), (5, 2, 4)), *(one(draw, True, False) for _ in "abc")
+
+    def merge(x: Tensor, norm: nn.Module, mix: nn.Module) -> Tensor:
+        y = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, *order).flatten(3)
+        y = norm(y) if normed else y
+        y = y.relu() if bent else y
+        return (mix(y) if mixed else y).permute(0, 3, 1, 2)
+
+    return Do(merge, nn.LayerNorm(4 * c), nn.Linear(4 * c, 2 * c), name=f"merging {order} {normed} {mixed} {bent}")
+
+
 STEPS: tuple[Step, ...] = (
     conv,
     conv_transposed,
@@ -293,6 +308,7 @@ STEPS: tuple[Step, ...] = (
     tokens,
     windows,
     batches,
+    merging,
 )
 
 

@@ -596,6 +596,50 @@ def test_outputs(name: str) -> None:
     of(OUTPUTS[name], nn.Conv2d(4, 4, 3, padding=1))
 
 
+def merged(x: Tensor) -> Tensor:
+    """Blocks of 2 x 2 cells with their channels side by side: (1, 6, 8, 16)."""
+    return x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 2, 4, 5).flatten(3)
+
+
+BLOCKS: dict[str, Any] = {
+    "normed": lambda x, norm, mix: norm(merged(x)),
+    "mixed": lambda x, norm, mix: mix(merged(x)),
+    "normed and mixed": lambda x, norm, mix: mix(norm(merged(x))),
+    "normed, bent and mixed": lambda x, norm, mix: mix(norm(merged(x)).relu()),
+    "normed twice": lambda x, norm, mix: norm(norm(merged(x))),
+    "as a map": lambda x, norm, mix: norm(merged(x)).permute(0, 3, 1, 2),
+    "as tokens": lambda x, norm, mix: norm(merged(x)).flatten(1, 2),
+    "in pieces": lambda x, norm, mix: norm(merged(x)).split(8, -1),
+    "one channel": lambda x, norm, mix: norm(merged(x))[..., 3],
+    "a residual": lambda x, norm, mix: merged(x) + norm(merged(x)),
+    "a residual after": lambda x, norm, mix: merged(x)[..., :8] + mix(norm(merged(x))),
+    "side by side": lambda x, norm, mix: torch.cat([norm(merged(x)), merged(x)], -1),
+    "their mean": lambda x, norm, mix: norm(merged(x)).mean((1, 2)),
+    "read by a region": lambda x, norm, mix: norm(merged(x)).cumsum(-1),
+    "attended to": lambda x, norm, mix: F.scaled_dot_product_attention(*[norm(merged(x)).flatten(1, 2)] * 3),
+    "convolved": lambda x, norm, mix: F.conv2d(norm(merged(x)).permute(0, 3, 1, 2), torch.ones(3, 16, 3, 3)),
+    "laid flat": lambda x, norm, mix: F.linear(x.flatten(1), torch.arange(5 * 768.0).view(5, 768) / 768),
+    "turned and laid flat": lambda x, norm, mix: F.linear(
+        x.relu().permute(0, 3, 1, 2).flatten(1), torch.arange(5 * 768.0).view(5, 768) / 768
+    ).relu(),
+    "a part laid flat": lambda x, norm, mix: F.linear(x[:, 1:3].flatten(1), torch.ones(5, 384)),
+    "lines laid flat": lambda x, norm, mix: F.linear(x.permute(0, 2, 3, 1).flatten(2), torch.ones(5, 64)),
+    "one cell widened": lambda x, norm, mix: torch.cat(
+        [x, F.interpolate(x.mean((2, 3), keepdim=True).relu(), size=(12, 16), mode="bilinear")], 1
+    ),
+    "only one cell widened": lambda x, norm, mix: F.interpolate(x.mean((2, 3), keepdim=True), size=(12, 16)),
+    "widened and held": lambda x, norm, mix: x * x.mean((1, 2, 3), keepdim=True).sigmoid().expand(1, 4, 1, 1),
+    "widened twice": lambda x, norm, mix: torch.cat([x, *[x.mean((2, 3), keepdim=True).expand(x.shape)] * 2], 1),
+    "strips widened": lambda x, norm, mix: torch.cat([x.mean(2, keepdim=True).expand(x.shape), x], 1),
+    "one token widened": lambda x, norm, mix: torch.cat([x.mean((2, 3))[:, None].expand(1, 3, 4), x.flatten(2).mT], 1),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_of_cells(name: str) -> None:
+    of(BLOCKS[name], nn.LayerNorm(16), nn.Linear(16, 8))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 17)])
 def test_small_maps(size: tuple[int, int]) -> None:
     """Of one cell, of one row, of one column."""

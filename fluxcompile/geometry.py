@@ -482,11 +482,15 @@ def free_shape(layout: Layout) -> tuple[int, ...]:
 def own_pixels(cells: int, pixels: int, scale: float, origin: float) -> tuple[Ints, Ints]:
     """[low, high): the frame pixels each cell of one axis stands for, a partition of the frame.
 
-    Cells of all scales lie over each other: a map that covers the frame is cut into equal parts, whatever half cells
-    its windows moved its centres by; a map cut from a larger one is shifted by whole cells.
+    Cells of all scales lie over each other: a map that covers the frame, within a cell or, resized by an odd factor,
+    within 5 % of it, is cut into equal parts, whatever half cells its windows moved its centres by. A map cut from a
+    larger one is shifted by whole cells.
     """
-    shift = round((origin - (scale - 1) / 2) / scale) if abs(cells * scale - pixels) >= scale else 0
-    edge = (np.arange(cells + 1, dtype=np.float64) + shift) * scale
+    beyond = abs(cells * scale - pixels)
+    if beyond < scale or (scale != round(scale) and beyond < 0.05 * pixels):
+        edge = np.arange(cells + 1, dtype=np.float64) * pixels / cells
+    else:
+        edge = (np.arange(cells + 1, dtype=np.float64) + round((origin - (scale - 1) / 2) / scale)) * scale
     low = np.clip(np.floor(edge[:-1]), 0, pixels - 1).astype(np.int64)
     high = np.clip(np.ceil(edge[1:]), 1, pixels).astype(np.int64)
     return low, np.maximum(high, low + 1)

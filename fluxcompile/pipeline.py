@@ -32,6 +32,7 @@ from fluxcompile.passes.fold_batch_norm import fold_batch_norm
 from fluxcompile.passes.fold_constants import fold_constants
 from fluxcompile.passes.fold_normalisation import fold_normalisation
 from fluxcompile.passes.fuse_activations import fuse_activations
+from fluxcompile.passes.fuse_adaptive_pooling import fuse_adaptive_pooling
 from fluxcompile.passes.fuse_attention import fuse_attention
 from fluxcompile.passes.gate_changes import gate_changes
 from fluxcompile.passes.hold_globals import hold_globals
@@ -53,6 +54,7 @@ CAPTURED: tuple[Pass, ...] = (
     fold_constants,  # tables must be constants before anything matches on them
     fold_batch_norm,
     fold_normalisation,  # after the norms, which also change the weights of a convolution
+    fuse_adaptive_pooling,
     fuse_attention,
     fuse_activations,
     widen_cells,

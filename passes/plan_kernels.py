@@ -221,7 +221,7 @@ def _product(
 
 def outer_free(source: Value, dim: int) -> int:
     """Combinations of the free coordinates of the other dimensions."""
-    return source.channels // source.index.shape[dim]
+    return int(source.channels // source.index.shape[dim])
 
 
 def _dim_last(source: Value, dim: int) -> list[int]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 Reader = dict[str, Any]
+COARSE = 4
+"""Pixels a side of the blocks that uneven cells are made of."""
 
 
 class Masks:
@@ -218,6 +220,10 @@ class Masks:
             if all(_nested(a, b) for a, b in zip(finer, edges, strict=True)) and halves != list(frame):
                 fine, over = self._near(reach, halves, frame, steps, [(s - 1) / 2 for s in steps]), halves
                 tables = [np.arange(2 * n, dtype=np.int32).reshape(n, 2) for n in size]
+        if fine == self.known[reach] and all(n % COARSE == 0 for n in frame) and min(scale) >= 2 * COARSE:
+            over = [n // COARSE for n in frame]  # cells of uneven size: of blocks of pixels, the ones they touch
+            fine = self._near(reach, over, frame, [float(COARSE)] * 2, [(COARSE - 1) / 2] * 2)
+            tables = [_reads(low // COARSE, -(-high // COARSE)) for low, high in edges]
         names = [self.lowering.constant(torch.from_numpy(t), f"span_{t.shape[0]}x{t.shape[1]}") for t in tables]
         self.near[key] = self.window(int(np.prod(size)), fine, names, over)
         return self.near[key]

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from fluxcompile.geometry import free_shape, to_rows
+from fluxcompile.geometry import Layout, free_shape, is_placed, to_rows
 from fluxcompile.ir import argument, is_constant, op_name, operand, shape
 from fluxcompile.passes.flow import Join, domain, has_domain, layout
-from fluxcompile.passes.moving_apart import keeps_rows
 from fluxcompile.passes.plan_values import Chain, Index, Part, Storage, Value, part_of
 
 if TYPE_CHECKING:
@@ -251,7 +250,17 @@ def _same_rows(node: Node, words: dict[Node, str], value: Value, out: Node) -> b
     flow = domain(out).flow
     if not isinstance(flow, Join):  # values without a place
         return value.rows == layout(out).rows == 1
-    return keeps_rows(words[node], flow.out, value.layout, layout(out))
+    return _side_by_side(words[node], flow.out, value.layout, layout(out))
+
+
+def _side_by_side(word: str, out: str, was: Layout, now: Layout) -> bool:
+    """Rows one for one, whatever pixels of the frame they stand for."""
+    if was.rows != now.rows or (was.chain is None) != (now.chain is None):
+        return False
+    if (was.grid.h, was.grid.w) != (now.grid.h, now.grid.w):
+        return False
+    placed = {c: d for c, d in zip(word, was.dims, strict=True) if is_placed(d)}
+    return all(c in out and str(now.dims[out.index(c)]) == str(d) for c, d in placed.items())
 
 
 def _other(lowering: "Lowering", node: Node, other: Node, words: dict[Node, str], order: Index) -> Any:

@@ -117,32 +117,69 @@ struct WindowStep : PlanStep {
         if (near && centred && in->equals(*near)) return out->copy(*near);
         uint8_t* to = out->open();
         const int begin = in->low() / in_width, end = (in->high() + in_width - 1) / in_width;
+        extents.resize(static_cast<size_t>(end - begin));
+        for (int y = begin; y < end; ++y) extents[static_cast<size_t>(y - begin)] = extent(y);
         int low = out->rows(), high = 0;
         for (int y = 0; y < out_height; ++y) {
             const int32_t* reads = reads_y.data() + static_cast<ptrdiff_t>(y) * taps_y;
-            bool hit = false;
+            Extent all = {in_width, 0};
+            for (int t = 0; t < taps_y; ++t) {
+                if (reads[t] < begin || reads[t] >= end) continue;
+                const Extent& e = extents[static_cast<size_t>(reads[t] - begin)];
+                all = {std::min(all.low, e.low), std::max(all.high, e.high)};
+            }
+            if (all.low >= all.high) continue;
+            uint8_t* l = line.data() + margin;
+            std::memset(l + all.low, 0, static_cast<size_t>(all.high - all.low));
             for (int t = 0; t < taps_y; ++t) {
                 if (reads[t] < begin || reads[t] >= end) continue;
                 const uint8_t* from = in->bits() + static_cast<ptrdiff_t>(reads[t]) * in_width;
-                uint8_t* l = line.data() + margin;
-                if (!hit) {
-                    std::memcpy(l, from, static_cast<size_t>(in_width));
-                } else {
-                    for (int x = 0; x < in_width; ++x) l[x] |= from[x];
-                }
-                hit = true;
+                for (int x = all.low; x < all.high; ++x) l[x] |= from[x];
             }
-            if (!hit) continue;
-            along_x(to + static_cast<ptrdiff_t>(y) * out_width);
+            const Extent wide = reached(all);
+            uint8_t* line_out = to + static_cast<ptrdiff_t>(y) * out_width;
+            along_x(line_out, wide);
+            std::memset(l + all.low, 0, static_cast<size_t>(all.high - all.low));
             if (near) {
-                uint8_t* line_out = to + static_cast<ptrdiff_t>(y) * out_width;
                 const uint8_t* allowed = near->bits() + static_cast<ptrdiff_t>(y) * out_width;
-                for (int x = 0; x < out_width; ++x) line_out[x] &= allowed[x];
+                for (int x = wide.low; x < wide.high; ++x) line_out[x] &= allowed[x];
             }
-            low = std::min(low, y * out_width);
-            high = (y + 1) * out_width;
+            low = std::min(low, y * out_width + wide.low);
+            high = y * out_width + wide.high;
         }
         out->close(low, high);
+    }
+
+  private:
+    struct Extent {
+        int low, high;
+    };
+    std::vector<Extent> extents;  // of each line read: where it is set
+
+    Extent extent(int y) const {
+        const uint8_t* from = in->bits() + static_cast<ptrdiff_t>(y) * in_width;
+        int low = 0, high = in_width;
+        uint64_t eight;
+        for (; low + 8 <= high; low += 8) {
+            std::memcpy(&eight, from + low, 8);
+            if (eight) break;
+        }
+        while (low < high && !from[low]) ++low;
+        for (; high - 8 >= low; high -= 8) {
+            std::memcpy(&eight, from + high - 8, 8);
+            if (eight) break;
+        }
+        while (high > low && !from[high - 1]) --high;
+        return low < high ? Extent{low, high} : Extent{in_width, 0};
+    }
+
+    // The outputs that read any of these cells.
+    Extent reached(const Extent& in_line) const {
+        if (!stride) return {0, out_width};
+        const int far = start + (taps_x - 1) * dilation;
+        const int low = in_line.low - far, high = in_line.high - 1 - start;
+        return {std::max(0, low <= 0 ? 0 : (low + stride - 1) / stride),
+                std::min(out_width, high < 0 ? 0 : high / stride + 1)};
     }
 
     static bool reads_self(const std::vector<int32_t>& reads, int outputs, int taps) {
@@ -153,10 +190,11 @@ struct WindowStep : PlanStep {
         return true;
     }
 
-    void along_x(uint8_t* to) const {
+    // `line` holds zeros outside the cells that were read.
+    void along_x(uint8_t* to, const Extent& range) const {
         const uint8_t* l = line.data() + margin;
         if (!stride) {
-            for (int x = 0; x < out_width; ++x) {
+            for (int x = range.low; x < range.high; ++x) {
                 const int32_t* reads = reads_x.data() + static_cast<ptrdiff_t>(x) * taps_x;
                 for (int t = 0; t < taps_x; ++t) to[x] |= reads[t] >= 0 ? l[reads[t]] : 0;
             }
@@ -165,9 +203,9 @@ struct WindowStep : PlanStep {
         for (int t = 0; t < taps_x; ++t) {
             const uint8_t* from = l + start + t * dilation;
             if (stride == 1) {
-                for (int x = 0; x < out_width; ++x) to[x] |= from[x];
+                for (int x = range.low; x < range.high; ++x) to[x] |= from[x];
             } else {
-                for (int x = 0; x < out_width; ++x) to[x] |= from[static_cast<ptrdiff_t>(x) * stride];
+                for (int x = range.low; x < range.high; ++x) to[x] |= from[static_cast<ptrdiff_t>(x) * stride];
             }
         }
     }

@@ -293,6 +293,30 @@ def test_an_approximate_policy_does_less_and_is_near(net: Net, clip: list[Tensor
     assert (outputs["map"] - want).abs().mean() < 0.1 * want.abs().mean()
 
 
+@quick(10)
+@given(st.data())
+def test_random_nets_with_policies(data: st.DataObject) -> None:
+    """Whatever a policy leaves stale, a reset makes right; one that leaves nothing stale is exact."""
+    model, shape = data.draw(nets(most=3))
+    settings = {
+        "threshold": data.draw(st.sampled_from((0.0, 0.1))),
+        "radius": data.draw(st.sampled_from((None, 0, 3, 100))),
+        "gate": data.draw(st.sampled_from((0.0, 0.1))),
+    }
+    note(f"{model}\n{settings}")
+    exact = settings["threshold"] == settings["gate"] == 0.0 and settings["radius"] in (None, 100)
+    net = fluxcompile(model.float(), torch.zeros(shape))
+    stream = stream_of(net, Policy(exact=False, **settings))
+    for frame in floats(data.draw(clips(shape))):
+        outputs = stream(frame)
+        assert stream.stats is not None
+        assert 0 <= stream.stats.work_share <= 1
+        if exact:
+            assert_matches(outputs, net.dense(frame))
+    stream.reset()
+    assert_matches(stream(frame), net.dense(frame))
+
+
 def test_a_gate_of_nothing_but_large_changes(clip: list[Tensor]) -> None:
     """What is recomputed but came out almost as it was is not passed on."""
     net = fluxcompile(convolutions(), clip[0])
@@ -468,6 +492,19 @@ def test_refused_frames_leave_no_trace(case: str, net: Net, clip: list[Tensor]) 
         assert stream.stats is not None
         assert stream.stats.frame == before.frame
         np.testing.assert_array_equal(stream.stats.miss, before.miss)
+
+
+def test_frames_in_any_memory(net: Net, clip: list[Tensor]) -> None:
+    """Strided, read-only, with gradients asked for, channels last."""
+    stream = stream_of(net)
+    wide = torch.stack([clip[1], clip[2]], -1)
+    frozen = clip[3].numpy().copy()
+    frozen.flags.writeable = False
+    assert_matches(stream(wide[..., 0]), net.dense(clip[1]))
+    assert_matches(as_tensors(stream(wide.numpy()[..., 1])), net.dense(clip[2]))
+    assert_matches(as_tensors(stream(frozen)), net.dense(clip[3]))
+    assert_matches(stream(clip[0].clone().requires_grad_()), net.dense(clip[0]))
+    assert_matches(stream(clip[1].to(memory_format=torch.channels_last)), net.dense(clip[1]))
 
 
 def test_refused_counts(net: Net) -> None:

@@ -6,13 +6,14 @@
  ->
     %y: f32[1x10x32x64] = aten.adaptive_avg_pool2d(%x, output_size=[32, 64])
 
-Exports to ONNX gather the cells of each window so and, where windows differ in size, blank some, add them up one by one
-and divide by their number. Any such tangle is linear in one map, so it is the pooling if it gives what the pooling gives
-for a random map (a linear map that differs agrees with chance 0). Left alone: anything else, and a tangle whose parts
+Exports to ONNX gather the cells of each window so and, where windows differ in size, blank some, add them up one by
+one and divide by their number. Any such tangle is linear in one map, so it is the pooling if it gives what the pooling
+gives for a random map (a linear map that differs agrees with chance 0). Left alone: anything else, and a tangle whose parts
 others read.
 """
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ LINEAR = {
     aten.unsqueeze.default,
     aten.squeeze.dim,
     aten.where.self,
+    aten.where.ScalarSelf,
     aten.select.int,
     aten.slice.Tensor,
     aten.add.Tensor,
@@ -92,16 +94,17 @@ def _is_map(node: Node, last: Node) -> bool:
 def _pools(module: GraphModule, source: Node, nodes: list[Node], last: Node) -> bool:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(shape(source), generator=generator, dtype=torch.float64)
-    values: dict[Node, object] = {source: x}
+    values: dict[Node, Any] = {source: x}
     try:
         for node in nodes:
             for c in node.all_input_nodes:
                 if is_constant(c):
                     value = constant_value(module, c)
                     values[c] = value.double() if value.is_floating_point() else value
-            args, kwargs = (torch.fx.map_arg(a, lambda n: values[n]) for a in (node.args, node.kwargs))
+            args: Any = torch.fx.map_arg(node.args, values.__getitem__)
+            kwargs: Any = torch.fx.map_arg(node.kwargs, values.__getitem__)
             values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     except (RuntimeError, TypeError, IndexError):
         return False
-    got, want = values[last], torch.nn.functional.adaptive_avg_pool2d(x, shape(last)[2:])
+    got, want = values[last], aten.adaptive_avg_pool2d.default(x, list(shape(last)[2:]))
     return isinstance(got, Tensor) and got.shape == want.shape and bool(torch.allclose(got, want, rtol=0, atol=1e-6))

@@ -27,7 +27,7 @@ from fluxcompile.runtime.video import Writer, fit, frames, probe
 HEIGHT, WIDTH = 288, 352
 SETTINGS = (
     Setting("exact", Policy(exact=True)),
-    Setting("approximate", Policy(exact=False, threshold=32.0, radius=0, gate=0.5)),
+    Setting("approximate", Policy(exact=False, threshold=24.0, radius=8)),
 )
 
 

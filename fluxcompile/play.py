@@ -26,7 +26,7 @@ PANEL_WIDTH = 352
 HEADER_HEIGHT = 24
 PICTURES = 6
 LIKENESS_NOTE = "Likeness is 1 minus the relative error of the worst output against dense inference on the same frame."
-BOXES_NOTE = "F1 counts boxes that overlap one of dense inference on the same frame by half or more (IoU 0.5)."
+BOXES_NOTE = "F1 counts boxes that overlap one of dense inference on the same frame by three quarters or more (IoU 0.75)."
 
 
 class Stats(Protocol):
@@ -241,7 +241,7 @@ def _difference(one: Array, two: Array) -> npt.NDArray[np.float64]:
 
 
 def match_boxes(
-    boxes: npt.NDArray[np.float32], dense: npt.NDArray[np.float32], overlap: float = 0.5
+    boxes: npt.NDArray[np.float32], dense: npt.NDArray[np.float32], overlap: float = 0.75
 ) -> npt.NDArray[np.int64]:
     """Return how many boxes match one of dense, are extra, are missing; best scores choose first, one to one."""
     free = list(range(len(dense)))
@@ -368,7 +368,7 @@ def run_of(
         video_name=video.name if video is not None and video.exists() else "",
         total_macs=explained["total_macs"],
         blocked_mac_share=explained["blocked_mac_share"],
-        agreement_name="likeness" if decode is None else "F1 of boxes",
+        agreement_name="likeness" if decode is None else "F1 of boxes at IoU 0.75",
         agreement_note=LIKENESS_NOTE if decode is None else BOXES_NOTE,
         notes=playback.notes,
         interrupted=playback.interrupted,

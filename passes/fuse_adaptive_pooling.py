@@ -7,9 +7,9 @@
     %y: f32[1x10x32x64] = aten.adaptive_avg_pool2d(%x, output_size=[32, 64])
 
 Exports to ONNX gather the cells of each window so and, where windows differ in size, blank some, add them up one by
-one and divide by their number. Any such tangle is linear in one map, so it is the pooling if it gives what the pooling
-gives for a random map (a linear map that differs agrees with chance 0). Left alone: anything else, and a tangle whose parts
-others read.
+one and divide by their number. Any such tangle is linear in one map, so it is the pooling if it gives what the
+pooling gives for a random map (a linear map that differs agrees with chance 0). Left alone: anything else, and a
+tangle whose parts others read.
 """
 
 import operator

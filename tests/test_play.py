@@ -58,9 +58,9 @@ def test_boxes_agreement() -> None:
 
     playback = play(FakeNet(), clip(change=5), [Setting("stale", Policy(exact=False, threshold=99.0))], decode=decode)
     (stale,) = playback.tracks[1:]
-    # the stale box is 10 wide, dense 10, 15, 20, 25, 30: IoU 1, .67, .5 match, two do not
-    np.testing.assert_array_equal(stale.boxes, [3, 2, 2])
-    assert stale.agreement(decode) == pytest.approx(0.6)
+    # the stale box is 10 wide, dense 10, 15, 20, 25, 30: IoU 1 matches, .67 and less do not
+    np.testing.assert_array_equal(stale.boxes, [1, 4, 4])
+    assert stale.agreement(decode) == pytest.approx(0.2)
     assert playback.tracks[0].agreement(decode) == 1.0
 
 

@@ -116,17 +116,19 @@ class Camera:
         assert dims is not None
         self._dims = dims
         self.frames = tuple(self._noise(i) for i in inputs)
+        self._noises = tuple(self._noise(inputs[self._placed]) for _ in range(3))
+        self._drawn = 0
         shape = self.frames[self._placed].shape
         self.size = (shape[dims[0]], shape[dims[1]])
         self.stream: Stream = net.stream(policy, backend=backend, threads=threads)
 
     def change(self, miss: Mask) -> Mask:
-        """Draw the pixels of the frame that are new."""
+        """Draw the pixels of the frame that are new, and touch no others."""
         assert self._placed is not None
-        frame = self.frames[self._placed].copy()
-        new = np.moveaxis(frame, self._dims, (0, 1))[miss]
-        np.moveaxis(frame, self._dims, (0, 1))[miss] = self._values(new.shape, frame.dtype)
-        self.frames = (*self.frames[: self._placed], frame, *self.frames[self._placed + 1 :])
+        frame = np.moveaxis(self.frames[self._placed], self._dims, (0, 1))
+        self._drawn = (self._drawn + 1) % len(self._noises)
+        noise = np.moveaxis(self._noises[self._drawn], self._dims, (0, 1))
+        np.copyto(frame, noise, where=miss.reshape(*miss.shape, *[1] * (frame.ndim - 2)))
         return miss
 
     def see(self, miss: Mask) -> Any:

@@ -26,7 +26,9 @@ PANEL_WIDTH = 352
 HEADER_HEIGHT = 24
 PICTURES = 6
 LIKENESS_NOTE = "Likeness is 1 minus the relative error of the worst output against dense inference on the same frame."
-BOXES_NOTE = "F1 counts boxes that overlap one of dense inference on the same frame by three quarters or more (IoU 0.75)."
+BOXES_NOTE = (
+    "F1 counts boxes that overlap one of dense inference on the same frame by three quarters or more (IoU 0.75)."
+)
 
 
 class Stats(Protocol):

@@ -62,9 +62,9 @@ def test_camera_changes_what_is_new_and_nothing_else() -> None:
     net = fluxcompile(torch.nn.Conv2d(3, 4, 3, padding=1).eval(), torch.zeros(1, 3, 64, 96))
     camera = Camera(net, "reference")
     assert camera.size == (64, 96)
-    (before,) = camera.frames
+    before = camera.frames[0].copy()
     camera.see(camera.change(np.ones(camera.size, bool)))
-    (first,) = camera.frames
+    first = camera.frames[0].copy()
     assert (first != before).any(1).all()
     mask = camera.change(draw("blobs", camera.size, 0.2, (0,)))
     (second,) = camera.frames

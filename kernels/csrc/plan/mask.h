@@ -49,13 +49,14 @@ class Mask {
         count ? set(low, high, count) : set(0, 0, 0);
     }
 
-    void copy(Mask& from) {
+    void copy(const Mask& from) {
         if (full() && from.full()) return;
         uint8_t* to = open();
         if (!from.any()) return;
         std::memcpy(to + from.low_, from.bits_.data() + from.low_, static_cast<size_t>(from.high_ - from.low_));
         set(from.low_, from.high_, from.count_);
-        cells_ = from.cells();
+        if (!from.listed_) return;
+        cells_ = from.cells_;
         listed_ = true;
     }
 

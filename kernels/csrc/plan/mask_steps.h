@@ -114,7 +114,10 @@ struct WindowStep : PlanStep {
     void run(const Frame& frame) override {
         if (frame.fresh || (in->full() && (!near || near->full()))) return out->fill();
         if (!in->any() || (near && !near->any())) return out->clear();
-        if (near && centred && in->equals(*near)) return out->copy(*near);
+        if (near && centred && in->equals(*near)) {
+            near->cells();  // made once for all who share it
+            return out->copy(*near);
+        }
         uint8_t* to = out->open();
         const int begin = in->low() / in_width, end = (in->high() + in_width - 1) / in_width;
         extents.resize(static_cast<size_t>(end - begin));
@@ -197,6 +200,15 @@ struct WindowStep : PlanStep {
             for (int x = range.low; x < range.high; ++x) {
                 const int32_t* reads = reads_x.data() + static_cast<ptrdiff_t>(x) * taps_x;
                 for (int t = 0; t < taps_x; ++t) to[x] |= reads[t] >= 0 ? l[reads[t]] : 0;
+            }
+            return;
+        }
+        if (stride == 2 && taps_x == 2 && dilation == 1) {  // cells two by two
+            const uint8_t* from = l + start;
+            for (int x = range.low; x < range.high; ++x) {
+                uint16_t both;
+                std::memcpy(&both, from + 2 * static_cast<ptrdiff_t>(x), 2);
+                to[x] |= both != 0;
             }
             return;
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("FLUX_SHARED", REPO.parent / "shared")) / "data" / "models"
-ZOO = ("zoo:resnet-18", "zoo:mobilenet-large", "zoo:vit-seg")
+ZOO = ("zoo:resnet-50", "zoo:mobilenet-large", "zoo:vit-small", "zoo:swin-tiny")
 FILES = ("yolo11n.onnx", "yolo11n-pose.onnx", "yolox_nano.onnx", "espnetv2_s2_cityscapes.onnx")
 
 

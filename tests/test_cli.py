@@ -227,3 +227,10 @@ def test_help_is_quick_and_loads_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=Path(cli.__file__).resolve().parent.parent, capture_output=True
     )
     assert loaded.stdout == b"[]\n"
+
+
+def test_explain_the_plan() -> None:
+    steps = json.loads(call("explain", "zoo:unet-mini", "--plan", "--json").stdout)["steps"]
+    assert call("explain", "zoo:unet-mini", "--plan").stdout.splitlines() == steps
+    assert steps[0].startswith("b0[0:64x96, 0:3] = input(")
+    assert any("conv2d(" in step and "# stem.0.conv" in step for step in steps)

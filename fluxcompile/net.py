@@ -81,8 +81,10 @@ class Net:
         if backend not in BACKENDS:
             raise OptionError(f"backend is {backend!r}; use {' or '.join(BACKENDS)}")
         if backend == "cpu":
-            from fluxcompile.runtime.plan import CpuStream
-
+            try:
+                from fluxcompile.runtime.plan import CpuStream
+            except ImportError as e:  # the extension is not built
+                raise ProgramError(str(e)) from e
             return CpuStream(self.program, policy, threads=threads)
         stream: Stream = _runtime().Stream(self.program, policy)
         return stream

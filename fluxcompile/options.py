@@ -41,6 +41,9 @@ class Policy:
     threshold: an input pixel counts as changed when any channel moved by more than this from the reference image,
         in the units of the model's input (of uint8 frames: grey levels).
     radius: how far a changed pixel may spread, in frame pixels; None follows every window to the end.
+    residual: how far a block of 8 x 8 pixels may be from the reference image, its mean absolute difference in frame
+        values; 0 looks at each pixel alone (`threshold`).
+    dense: the share of blocks beyond it from which the whole frame is computed anew: that is then the faster way.
     gate: a recomputed cell counts as changed when its largest change exceeds `gate` times the spread (standard
         deviation) of its map.
     """
@@ -49,13 +52,23 @@ class Policy:
     threshold: float = 0.0
     radius: int | None = None
     gate: float = 0.0
+    residual: float = 0.0
+    dense: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.exact and (self.threshold or self.radius is not None or self.gate):
-            raise OptionError("Policy: exact=True leaves no room for threshold, radius or gate; pass exact=False")
-        knobs = (self.threshold, self.gate, self.radius or 0)
+        if self.exact and (self.threshold or self.radius is not None or self.gate or self.residual):
+            raise OptionError(
+                "Policy: exact=True leaves no room for threshold, radius, gate or residual; pass exact=False"
+            )
+        if self.threshold and self.residual:
+            raise OptionError("Policy: threshold looks at pixels, residual at blocks; give one of them")
+        knobs = (self.threshold, self.gate, self.residual, self.radius or 0)
         if not all(math.isfinite(k) and k >= 0 for k in knobs):
-            raise OptionError(f"Policy: threshold, radius and gate must not be negative and must be finite, got {self}")
+            raise OptionError(
+                f"Policy: threshold, radius, gate and residual must not be negative and must be finite, got {self}"
+            )
+        if not 0 <= self.dense <= 1:
+            raise OptionError(f"Policy: dense is {self.dense}; it is a share of blocks, from 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,3 +95,8 @@ def log_level() -> int:
     if value not in levels:
         raise OptionError(f"FLUX_LOG is {value!r}; use one of {', '.join(levels)}")
     return levels[value]
+
+
+def kernel_variant() -> str:
+    """FLUX_VARIANT: the CPU kernels to use, as `fluxcompile.kernels.cpu.variants()` names them; the best by default."""
+    return os.environ.get("FLUX_VARIANT", "")

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxcompile.errors import OptionError
 from fluxcompile.kernels.pack import Floats, Ints, PackedConv2d, PackedTranspose2d, window_taps
+from fluxcompile.options import kernel_variant
 
 try:
     from fluxcompile.kernels import _cpu
@@ -46,8 +48,11 @@ def variants() -> list[str]:
 
 
 def best_variant() -> str:
-    """The fastest variant that runs on this processor."""
-    return variants()[0]
+    """The fastest variant that runs on this processor, or the one that FLUX_VARIANT asks for."""
+    known, wanted = variants(), kernel_variant()
+    if wanted and wanted not in known:
+        raise OptionError(f"FLUX_VARIANT is {wanted!r}; this processor runs {', '.join(known)}")
+    return wanted or known[0]
 
 
 def act_term(act: str, a: float = 0.0, b: float = 0.0) -> tuple[str, float, float]:

@@ -29,6 +29,7 @@ from fluxcompile.runtime.frame import (
     require_fit,
     to_array,
 )
+from fluxcompile.runtime.miss import classify
 
 Array = npt.NDArray[Any]
 ALIGNMENT = 64
@@ -87,6 +88,13 @@ class CpuStream:
         images, sizes = self._build.images, self._build.input_sizes
         given = {} if miss is None else {i: mask_of(miss, sizes[i]).view(np.uint8) for i in images}
         fresh = self._fresh or (field is not None and bool(field.any()))
+        if miss is None and self.policy.residual and not fresh:
+            for i in images:
+                found = classify(
+                    arrays[i].reshape(self._build.frame_shapes[i]), *self._build.references[i], self.policy
+                )
+                fresh |= found is None
+                given |= {} if found is None else {i: found.view(np.uint8)}
         for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
             if not self._plan.feed(step, array, None if fresh else given.get(i)):
                 raise not_finite(self._inputs[i], int((~np.isfinite(array)).sum()))
@@ -133,6 +141,9 @@ class Builder:
         self.plan = _cpu.Plan(variant, threads)
         self.buffers = [_aligned(rows, channels) for rows, channels in data.buffers]
         self.plan_masks = [self.plan.mask(rows) for rows in data.masks]
+        self.frame_shapes: list[tuple[int, int, int]] = []
+        self.references: list[tuple[bool, Array]] = []
+        """For each input whether it comes channel by channel, and the image its caches were computed from."""
         self.inputs: list[int] = []
         self.input_sizes: list[tuple[int, int]] = []
         self.results = Results()
@@ -294,6 +305,9 @@ class Builder:
     # --- frames, results, regions ---
 
     def _input(self, step: Step, out: Array, planar: bool, dtype: str, name: str) -> None:
+        h, w, c = out.shape
+        self.frame_shapes.append((c, h, w) if planar else (h, w, c))
+        self.references.append((planar, out))
         self.inputs.append(self.plan.input(self._mask(step.mask), out, planar, dtype == "u8"))
         self.input_sizes.append((out.shape[0], out.shape[1]))
 

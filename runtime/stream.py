@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fluxcompile.errors import InputError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
@@ -23,6 +24,7 @@ from fluxcompile.runtime.frame import (
     require_fit,
     to_array,
 )
+from fluxcompile.runtime.miss import classify
 
 
 def check_frame(frame: Any, spec: Input) -> Tensor:
@@ -96,6 +98,9 @@ class Stream:
         fresh = not self._caches
         old = self._caches or {i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype]) for i in self._roles.get("cache", [])}
         reference = self._reference(old)
+        if miss is None and self.policy.residual and not fresh:
+            miss = self._classified(values, old)
+            fresh = miss is None
         if miss is not None and not fresh:
             values |= self._masked(values, old, miss)
         outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)})
@@ -103,6 +108,17 @@ class Stream:
         self.stats = self._count(fresh, reference)
         self._frame += 1
         return _results(self._template, outputs, frames)
+
+    def _classified(self, values: dict[str, Tensor], old: dict[str, Tensor]) -> Any:
+        """The mask of the image input's new pixels, None where the whole frame is to be computed."""
+        if self._placed is None:
+            raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
+        name = self._placed.name
+        frame, reference = values[name], old[f"cache_{name}"].float()
+        planar = frame.dim() == 4 or frame.shape[-1] not in (1, 3)
+        frame, reference = (x[0] if x.dim() == 4 else x for x in (frame, reference))
+        last = (reference.permute(1, 2, 0) if planar else reference).contiguous().numpy()
+        return classify(frame.numpy(), planar, last, self.policy)
 
     def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
         """The frames with the pixels outside the mask as they were."""

@@ -154,13 +154,20 @@ def test_options_that_mean_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Policy(threshold=0.1), "exact=True leaves no room for threshold, radius or gate; pass exact=False"),
+        (
+            lambda: Policy(threshold=0.1),
+            "exact=True leaves no room for threshold, radius, gate or residual; pass exact=False",
+        ),
         (lambda: Policy(radius=0), "exact=True leaves no room"),
         (lambda: Policy(gate=0.1), "exact=True leaves no room"),
         (lambda: Policy(exact=False, threshold=-1), "must not be negative"),
         (lambda: Policy(exact=False, radius=-1), "must not be negative"),
         (lambda: Policy(exact=False, gate=-0.1), "must not be negative"),
         (lambda: Policy(exact=False, threshold=float("nan")), "negative|finite|NaN"),
+        (lambda: Policy(residual=2), "exact=True leaves no room"),
+        (lambda: Policy(exact=False, residual=-1), "must not be negative"),
+        (lambda: Policy(exact=False, residual=2, threshold=3), "give one of them"),
+        (lambda: Policy(exact=False, residual=2, dense=1.5), "a share of blocks, from 0 to 1"),
         (lambda: Frames(layout="hcw"), 'layout is \'hcw\'; use "hwc" or "chw"'),
         (lambda: Frames(std=(0.0,)), "scale and std must not be 0"),
         (lambda: Frames(scale=0), "scale and std must not be 0"),

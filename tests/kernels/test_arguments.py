@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fluxcompile.errors import OptionError
 from fluxcompile.kernels import _cpu
 from fluxcompile.kernels.pack import pack_conv2d
 from tests.kernels.compare import Array, cpu
@@ -173,3 +174,13 @@ def test_variants() -> None:
     for name in set(_cpu.built()) - set(names):
         with pytest.raises(ValueError, match="needs instructions that this processor lacks"):
             _cpu.panel(name)
+
+
+def test_the_environment_may_name_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = cpu.variants()[0]
+    assert cpu.best_variant() == best
+    monkeypatch.setenv("FLUX_VARIANT", "plain")
+    assert cpu.best_variant() == "plain"
+    monkeypatch.setenv("FLUX_VARIANT", "mmx")
+    with pytest.raises(OptionError, match=f"FLUX_VARIANT is 'mmx'; this processor runs {best}"):
+        cpu.best_variant()

@@ -31,6 +31,7 @@ from fluxcompile.passes.emit_program import emit_graph
 from fluxcompile.passes.fold_batch_norm import fold_batch_norm
 from fluxcompile.passes.fold_constants import fold_constants
 from fluxcompile.passes.fold_normalisation import fold_normalisation
+from fluxcompile.passes.fold_slices import fold_slices
 from fluxcompile.passes.fuse_activations import fuse_activations
 from fluxcompile.passes.fuse_adaptive_pooling import fuse_adaptive_pooling
 from fluxcompile.passes.fuse_attention import fuse_attention
@@ -54,6 +55,7 @@ CAPTURED: tuple[Pass, ...] = (
     fold_constants,  # tables must be constants before anything matches on them
     fold_batch_norm,
     fold_normalisation,  # after the norms, which also change the weights of a convolution
+    fold_slices,  # after normalisation, which it would hide from the convolution
     fuse_adaptive_pooling,
     fuse_attention,
     fuse_activations,

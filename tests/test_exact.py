@@ -100,9 +100,10 @@ class Everything(nn.Module):
         self.pool, self.up = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear")
         self.squeeze, self.norm = nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8)
         self.mix, self.head = nn.Conv2d(16, 4, 3, padding=1), nn.Linear(8, 5)
+        self.focus = nn.Conv2d(6, 8, 3, padding=1)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        a = self.window(self.stem(x * 2 - 1))
+        a = self.window(self.stem(x * 2 - 1) + self.focus(torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1)))
         b = self.tokens(self.pool(self.pool(a)))
         b = b * b.sigmoid()
         b = b * self.squeeze(b.mean((2, 3), keepdim=True)).sigmoid()

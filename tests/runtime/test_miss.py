@@ -94,7 +94,9 @@ def test_streams(backend: str, camera: bool) -> None:
     stream = net.stream(Policy(exact=False, residual=4 * level, radius=4), backend=backend)
     stream(seen(frame))
     noisy = frame + 2
-    np.testing.assert_allclose(stream(seen(noisy)), net.dense(seen(frame)), atol=1e-5)  # within 4 levels: nothing is new
+    np.testing.assert_allclose(
+        stream(seen(noisy)), net.dense(seen(frame)), atol=1e-5
+    )  # within 4 levels: nothing is new
     assert stream.stats is not None
     assert (stream.stats.work_share, stream.stats.dense) == (0, False)
     moved = noisy.copy()

@@ -1,6 +1,7 @@
 """Shifts and moving patches made here, so that every vector is known; then the real clips that the aligner is for."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,15 @@ def test_the_same_twice() -> None:
     assert (first.shift, first.matched, first.exposure) == (second.shift, second.matched, second.exposure)
     np.testing.assert_array_equal(first.vectors, second.vectors)
     np.testing.assert_array_equal(first.sad, second.sad)
+
+
+def test_threads_wait_for_each_other() -> None:
+    then, now = pan(160, 208, 6, 3)
+    reference = Reference(then)
+    wanted = [align(x, reference).sad.tolist() for x in (now, then)]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda i: align((now, then)[i % 2], reference).sad.tolist(), range(40))
+    assert list(found) == wanted * 20
 
 
 def test_something_large_that_passes_is_no_shift() -> None:

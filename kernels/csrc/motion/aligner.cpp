@@ -258,7 +258,9 @@ class Aligner {
     bool light(Vector shift, double share) {
         make_means(now_[0], shift, now_luma_);
         make_means(reference_[0], {}, reference_luma_);
-        expose(fit_exposure(now_luma_, reference_luma_, 0));
+        const Exposure fit = fit_exposure(now_luma_, reference_luma_, 0);
+        if (!fit.changes()) return false;
+        expose(fit);
         const bool lit = share_at(shift) >= std::max(share + kRise, kFew);
         if (!lit) seen_ = &now_;
         return lit;

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -23,33 +22,27 @@ inline uint32_t plain_difference(const uint8_t* a, ptrdiff_t line_a, const uint8
 }
 
 #if defined(__SSE2__)
-inline __m128i difference_of(__m128i a, __m128i b) { return _mm_sad_epu8(a, b); }
-
 template <int kWidth>
 __m128i load_row(const uint8_t* p) {
     if constexpr (kWidth == 16) {
         return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    } else if constexpr (kWidth == 8) {
-        return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     } else {
-        int32_t four;
-        memcpy(&four, p, sizeof four);
-        return _mm_cvtsi32_si128(four);
+        return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     }
 }
 #endif
 
-// Of `rows` rows of 4, 8 or 16; stops, with some sum of at least `limit`, once it is sure to reach that.
+// Of `rows` rows of 8 or 16; stops, with some sum of at least `limit`, once it is sure to reach that.
 template <int kWidth>
 uint32_t difference(const uint8_t* a, ptrdiff_t line_a, const uint8_t* b, ptrdiff_t line_b, int rows, uint32_t limit) {
-    static_assert(kWidth == 4 || kWidth == 8 || kWidth == 16, "a row is one load");
+    static_assert(kWidth == 8 || kWidth == 16, "a row is one load");
     uint32_t sum = 0;
     for (int y = 0; y < rows && sum < limit; y += 4) {
         const int n = rows - y < 4 ? rows - y : 4;
 #if defined(__SSE2__)
         __m128i total = _mm_setzero_si128();
         for (int i = 0; i < n; ++i, a += line_a, b += line_b) {
-            total = _mm_add_epi64(total, difference_of(load_row<kWidth>(a), load_row<kWidth>(b)));
+            total = _mm_add_epi64(total, _mm_sad_epu8(load_row<kWidth>(a), load_row<kWidth>(b)));
         }
         total = _mm_add_epi64(total, _mm_unpackhi_epi64(total, total));
         sum += static_cast<uint32_t>(_mm_cvtsi128_si32(total));

@@ -12,7 +12,7 @@ class ShiftSearch {
     // The best few shifts, best first as the coarsest level sees it; none where the frame is too small to tell.
     std::vector<Vector> operator()(int reach) const {
         const int h = now_[0].height, w = now_[0].width;
-        if (std::min(h, w) < kPatch[0]) return {};
+        if (std::min(h, w) < kMotionBlock) return {};
         const size_t top = std::min(h, w) < kSmall ? 0 : kLevels - 1;
         const int most = top ? reach >> top : std::min(reach, kSmallReach);
         const int reach_y = std::min(most, now_[top].height / 4), reach_x = std::min(most, now_[top].width / 4);
@@ -36,7 +36,6 @@ class ShiftSearch {
     }
 
   private:
-    static constexpr std::array<int, kLevels> kPatch = {16, 16, 8, 4};  // cells a side
     static constexpr int kSmall = 128, kSmallReach = 16, kFew = 3;
     static constexpr uint32_t kCap = 12;  // levels of mean difference
     static constexpr uint64_t kNever = ~uint64_t{0};
@@ -68,18 +67,18 @@ class ShiftSearch {
         return v;
     }
 
-    template <int kWidth>
+    template <int kWidth, int kRows>
     uint64_t cost_of(const Plane& now, const Plane& then, Vector v, int skip) const {
-        constexpr uint32_t most = kCap * kWidth * kWidth;
+        constexpr uint32_t most = kCap * kWidth * kRows;
         uint64_t sum = 0, patches = 0;
-        for (int py = 0; py < now.height / kWidth; ++py) {
-            const int y = py * kWidth;
-            if (y + v.y < 0 || y + v.y + kWidth > then.height) continue;
+        for (int py = 0; py < now.height / kRows; ++py) {
+            const int y = py * kRows;
+            if (y + v.y < 0 || y + v.y + kRows > then.height) continue;
             for (int px = py % skip; px < now.width / kWidth; px += skip) {
                 const int x = px * kWidth;
                 if (x + v.x < 0 || x + v.x + kWidth > then.width) continue;
                 sum += std::min(most, difference<kWidth>(now.at(y, x), now.width, then.at(y + v.y, x + v.x), then.width,
-                                                         kWidth, most));
+                                                         kRows, most));
                 ++patches;
             }
         }
@@ -88,14 +87,9 @@ class ShiftSearch {
 
     uint64_t cost(size_t level, Vector v) const {
         const Plane &now = now_[level], &then = reference_[level];
-        switch (kPatch[level]) {
-            case 4:
-                return cost_of<4>(now, then, v, 1);
-            case 8:
-                return cost_of<8>(now, then, v, 1);
-            default:
-                return cost_of<16>(now, then, v, level ? 1 : 2);
-        }
+        if (level == 3) return cost_of<8, 4>(now, then, v, 1);
+        if (level == 2) return cost_of<8, 8>(now, then, v, 1);
+        return cost_of<16, 16>(now, then, v, level ? 1 : 2);
     }
 
     const Pyramid &now_, &reference_;

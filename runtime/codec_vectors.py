@@ -26,7 +26,7 @@ CELL = 4
 SAMPLES = 4
 """Points a side at which a block of the aligner asks for the vectors below it."""
 EXPORTING = ("h264", "mpeg4")
-"""Decoders that hand out vectors; FFmpeg's of HEVC, VP9 and AV1 do not."""
+"""Decoders that hand out vectors; FFmpeg's of HEVC and VP9 do not."""
 
 Field = npt.NDArray[np.int32]
 

@@ -200,3 +200,31 @@ class Plan:
     def time(self, timed: bool) -> None: ...
     def took_ms(self) -> list[float]: ...
     def __len__(self) -> int: ...
+
+MOTION_BLOCK: int
+
+class Aligner:
+    """A reference image's luma, and frames against it. See fluxcompile.runtime.motion."""
+
+    def __init__(self, variant: str, height: int, width: int, channels: int) -> None: ...
+    def set_reference(
+        self, image: NDArray[Any], planar: bool, scale: float, offset: float, changed: Flags | None
+    ) -> bool: ...
+    def align(
+        self,
+        image: NDArray[Any],
+        planar: bool,
+        scale: float,
+        offset: float,
+        last: Ints | None,
+        last_shift: tuple[int, int],
+        hint: Ints | None,
+        matched: float,
+        exposure: bool,
+        refine: bool,
+        reach: int,
+        vectors: Ints,
+        sad: Floats,
+        still: Floats,
+    ) -> tuple[tuple[int, int], tuple[float, float, float, float], list[tuple[float, float]]] | None: ...
+    def level(self, index: int) -> bytes: ...

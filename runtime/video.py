@@ -6,7 +6,7 @@ OpenCV come with the `video` extra and are imported when first needed.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -240,6 +240,10 @@ def _num_frames(container: "InputContainer", stream: "VideoStream") -> int | Non
 
 
 def _decoded(source: Source, container: "InputContainer", stream: "VideoStream") -> Iterator[Image]:
+    return (upright(frame) for frame in _pictures(source, container, stream))
+
+
+def _pictures(source: Source, container: "InputContainer", stream: "VideoStream") -> Iterator["VideoFrame"]:
     import av
 
     stream.thread_type = "AUTO"
@@ -247,7 +251,7 @@ def _decoded(source: Source, container: "InputContainer", stream: "VideoStream")
     try:
         for packet in container.demux(stream):
             for frame in packet.decode():
-                yield _upright(frame)
+                yield frame
                 done += 1
     except av.FFmpegError as error:
         broken = error
@@ -255,23 +259,38 @@ def _decoded(source: Source, container: "InputContainer", stream: "VideoStream")
         return
     with contextlib.suppress(av.FFmpegError):  # what the decoder's threads still hold is good
         for frame in stream.codec_context.decode(None):
-            yield _upright(frame)
+            yield frame
             done += 1
     raise TruncatedVideo(f"{source}: broken after frame {done}: {broken.strerror or broken}")
 
 
-def _upright(frame: "VideoFrame") -> Image:
+def quarter_turns(frame: "VideoFrame") -> int:
+    """How often a picture must be turned to stand upright, as a phone was held; FFmpeg counts counter-clockwise."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright(frame: "VideoFrame") -> Image:
+    """The picture as it is shown."""
     image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    quarter_turns = round(frame.rotation / 90) % 4  # how a phone was held; FFmpeg counts counter-clockwise
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+    turns = quarter_turns(frame)
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def _file_frames(source: Source) -> Iterator[Image]:
+    return (upright(frame) for frame in pictures(source))
+
+
+def pictures(
+    source: Source, options: Callable[["VideoStream"], dict[str, str]] | None = None
+) -> Iterator["VideoFrame"]:
+    """The decoder's own frames of a file or an address; `options` gives those of the decoder, or refuses the stream."""
     with _open(source) as container:
         stream = container.streams.video[0]
+        if options is not None:
+            stream.codec_context.options = options(stream)
         done = 0
-        for image in _decoded(source, container, stream):
-            yield image
+        for picture in _pictures(source, container, stream):
+            yield picture
             done += 1
         promised = int(stream.frames)
         if done == 0:

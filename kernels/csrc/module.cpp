@@ -9,6 +9,7 @@
 namespace flux {
 
 void bind_plan(nb::module_& m);
+void bind_motion(nb::module_& m);
 
 #if defined(FLUX_SANITIZE)
 void bind_broken(nb::module_& m);
@@ -219,6 +220,7 @@ NB_MODULE(_cpu, m) {
           "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none(), "gate"_a,
           "bound"_a, "changed"_a.noconvert().none());
     bind_plan(m);
+    bind_motion(m);
 #if defined(FLUX_SANITIZE)
     bind_broken(m);
 #endif

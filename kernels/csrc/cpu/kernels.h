@@ -192,6 +192,11 @@ struct Kernels {
     void (*cached_softmax)(const Softmax&);
     void (*cached_attention)(const Attention&);
     double (*peak)(int64_t rounds);  // floating-point operations done in `rounds` rounds of independent multiply-adds
+    // Luma of `count` pixels as bytes; of floats (each channel's pixels `step` apart) as luma * scale + offset held to
+    // 0 .. 255, false when any is NaN or infinite.
+    void (*luma_u8)(const uint8_t* rgb, int count, uint8_t* to);
+    bool (*luma_f32)(const float* r, const float* g, const float* b, ptrdiff_t step, int count, float scale,
+                     float offset, uint8_t* to);
 };
 
 extern const Kernels plain_kernels, vec128_kernels, wide_kernels, avx2_kernels, avx512_kernels;

@@ -8,4 +8,5 @@
 #include "cached_pool2d.h"
 #include "cached_resample2d.h"
 #include "cached_softmax.h"
+#include "luma.h"
 #include "peak.h"

@@ -26,6 +26,8 @@ extern const Kernels avx2_kernels = {
     f32_cached_softmax_avx2,
     f32_cached_attention_6x16_avx2,
     peak,
+    luma_u8,
+    luma_f32,
 };
 
 }  // namespace flux

@@ -26,6 +26,8 @@ extern const Kernels avx512_kernels = {
     f32_cached_softmax_avx512,
     f32_cached_attention_14x32_avx512,
     peak,
+    luma_u8,
+    luma_f32,
 };
 
 }  // namespace flux

@@ -16,6 +16,8 @@ extern const Kernels plain_kernels = {
     cached_softmax,
     cached_attention,
     peak,
+    luma_u8,
+    luma_f32,
 };
 
 }  // namespace flux

@@ -26,6 +26,8 @@ extern const Kernels vec128_kernels = {
     f32_cached_softmax_vec128,
     f32_cached_attention_4x8_vec128,
     peak,
+    luma_u8,
+    luma_f32,
 };
 
 }  // namespace flux

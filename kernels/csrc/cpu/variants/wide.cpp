@@ -26,6 +26,8 @@ extern const Kernels wide_kernels = {
     f32_cached_softmax_wide,
     f32_cached_attention_14x32_wide,
     peak,
+    luma_u8,
+    luma_f32,
 };
 
 }  // namespace flux

@@ -128,6 +128,10 @@ def run(
     ] = None,
     radius: Annotated[int | None, typer.Option(min=0, help="Approximate: pixels that a change may spread.")] = None,
     gate: Annotated[float | None, typer.Option(min=0.0, help="Approximate: change of a map that stops.")] = None,
+    residual: Annotated[
+        float | None, typer.Option(min=0.0, help="Approximate: grey levels that a block may differ by on average.")
+    ] = None,
+    exposure: Annotated[bool, typer.Option(help="With --residual: see frames in the reference's light.")] = False,
     compare: Annotated[bool, typer.Option(help="Also run dense inference, and tell how well they agree.")] = True,
     example: ExampleOption = None,
     without: WithoutOption = None,
@@ -136,7 +140,7 @@ def run(
 ) -> None:
     """Play CLIP through MODEL; tell how much was recomputed and how far the outputs are from dense inference.
 
-    --exact together with --threshold, --radius or --gate plays both, side by side.
+    --exact together with --threshold, --residual, --radius or --gate plays both, side by side.
     """
     from fluxcompile import play
     from fluxcompile.runtime.report import write
@@ -145,7 +149,7 @@ def run(
     about = probe(clip)
     net = _net(model, example, without, pixels)
     height, width = _frame_size(net, model)
-    settings = _settings(exact, threshold, radius, gate)
+    settings = _settings(exact, threshold, radius, gate, residual, exposure)
     total = about.num_frames and min(about.num_frames - start, frames or about.num_frames)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -537,13 +541,27 @@ def _frame_size(net: Any, model: str) -> tuple[int, int]:
             raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
 
 
-def _settings(exact: bool, threshold: float | None, radius: int | None, gate: float | None) -> "list[Setting]":
+def _settings(
+    exact: bool,
+    threshold: float | None,
+    radius: int | None,
+    gate: float | None,
+    residual: float | None,
+    exposure: bool,
+) -> "list[Setting]":
     from fluxcompile.play import Setting
 
-    approximate = any(knob is not None for knob in (threshold, radius, gate))
+    approximate = any(knob is not None for knob in (threshold, radius, gate, residual))
     settings = [Setting("exact", options.Policy(exact=True))] if exact or not approximate else []
     if approximate:
-        policy = options.Policy(exact=False, threshold=threshold or 0.0, radius=radius, gate=gate or 0.0)
+        policy = options.Policy(
+            exact=False,
+            threshold=threshold or 0.0,
+            radius=radius,
+            gate=gate or 0.0,
+            residual=residual or 0.0,
+            exposure=exposure,
+        )
         settings.append(Setting("approximate", policy))
     return settings
 

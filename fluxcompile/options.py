@@ -43,6 +43,8 @@ class Policy:
     radius: how far a changed pixel may spread, in frame pixels; None follows every window to the end.
     residual: how far a block of 8 x 8 pixels may be from the reference image, its mean absolute difference in frame
         values; 0 looks at each pixel alone (`threshold`).
+    exposure: with `residual`, frames are seen in the light of the reference image (gain and bias of each channel,
+        fitted where both match) when more blocks match so; where hardly anything matches, the scene was cut.
     dense: the share of blocks beyond it from which the whole frame is computed anew: that is then the faster way.
     gate: a recomputed cell counts as changed when its largest change exceeds `gate` times the spread (standard
         deviation) of its map.
@@ -53,6 +55,7 @@ class Policy:
     radius: int | None = None
     gate: float = 0.0
     residual: float = 0.0
+    exposure: bool = False
     dense: float = 0.6
 
     def __post_init__(self) -> None:
@@ -60,6 +63,8 @@ class Policy:
             raise OptionError(
                 "Policy: exact=True leaves no room for threshold, radius, gate or residual; pass exact=False"
             )
+        if self.exposure and not self.residual:
+            raise OptionError("Policy: exposure compensates what residual measures; give residual too")
         if self.threshold and self.residual:
             raise OptionError("Policy: threshold looks at pixels, residual at blocks; give one of them")
         knobs = (self.threshold, self.gate, self.residual, self.radius or 0)

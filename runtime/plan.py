@@ -29,7 +29,7 @@ from fluxcompile.runtime.frame import (
     require_fit,
     to_array,
 )
-from fluxcompile.runtime.miss import classify
+from fluxcompile.runtime.miss import Classifier
 
 Array = npt.NDArray[Any]
 ALIGNMENT = 64
@@ -59,6 +59,7 @@ class CpuStream:
         self._build = Builder(program, self.variant, threads)
         self._plan = self._build.plan
         self._segments = self._build.segments()
+        self._classify = {i: Classifier(policy) for i in self._build.images}
         self._fresh, self._frame = True, 0
         self._total = sum(layer.macs for layer in program.layers)
         exact = policy.exact
@@ -90,11 +91,10 @@ class CpuStream:
         fresh = self._fresh or (field is not None and bool(field.any()))
         if miss is None and self.policy.residual and not fresh:
             for i in images:
-                found = classify(
-                    arrays[i].reshape(self._build.frame_shapes[i]), *self._build.references[i], self.policy
-                )
-                fresh |= found is None
-                given |= {} if found is None else {i: found.view(np.uint8)}
+                found = self._classify[i](arrays[i].reshape(self._build.frame_shapes[i]), *self._build.references[i])
+                arrays[i] = found.frame.reshape(arrays[i].shape)
+                fresh |= found.miss is None
+                given |= {} if found.miss is None else {i: found.miss.view(np.uint8)}
         for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
             if not self._plan.feed(step, array, None if fresh else given.get(i)):
                 raise not_finite(self._inputs[i], int((~np.isfinite(array)).sum()))
@@ -103,6 +103,8 @@ class CpuStream:
             self._plan.run(fresh, begin, end)
             if region is not None:
                 region.run(self._plan, fresh)
+        for i, classifier in self._classify.items():
+            classifier.saw(None if fresh or i not in given else given[i].view(np.bool_))
         self._was_fresh, self._fresh = fresh, False
         self._frame += 1
         return rebuild(self._template, self._build.results.leaves(are_tensors(frames)))

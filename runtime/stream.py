@@ -24,7 +24,7 @@ from fluxcompile.runtime.frame import (
     require_fit,
     to_array,
 )
-from fluxcompile.runtime.miss import classify
+from fluxcompile.runtime.miss import Classifier
 
 
 def check_frame(frame: Any, spec: Input) -> Tensor:
@@ -71,6 +71,7 @@ class Stream:
         for i in graph.inputs:
             self._roles.setdefault(i.role, []).append(i)
         self._caches: dict[str, Tensor] = {}
+        self._classify = Classifier(policy)
         self._frame = 0
         self._total = sum(layer.macs for layer in program.layers)
         self._placed = next((i for i in self._roles["input"] if i.layout), None)
@@ -105,6 +106,7 @@ class Stream:
             values |= self._masked(values, old, miss)
         outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)})
         self._caches = caches
+        self._classify.saw(None)  # the whole reference is looked at again
         self.stats = self._count(fresh, reference)
         self._frame += 1
         return _results(self._template, outputs, frames)
@@ -118,7 +120,9 @@ class Stream:
         planar = frame.dim() == 4 or frame.shape[-1] not in (1, 3)
         frame, reference = (x[0] if x.dim() == 4 else x for x in (frame, reference))
         last = (reference.permute(1, 2, 0) if planar else reference).contiguous().numpy()
-        return classify(frame.numpy(), planar, last, self.policy)
+        found = self._classify(frame.numpy(), planar, last)
+        values[name] = torch.from_numpy(np.ascontiguousarray(found.frame)).reshape(values[name].shape)
+        return found.miss
 
     def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
         """The frames with the pixels outside the mask as they were."""

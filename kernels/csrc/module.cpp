@@ -135,7 +135,8 @@ void attention(const std::string& variant, const Array& q, const Array& k, const
 }
 
 // frame: uint8 or float32, (height, width, channels) or, planar, (channels, height, width); out: (blocks_y, blocks_x).
-void residual(const Array& frame, bool planar, const Array& reference, int block, const Result& out) {
+void residual(const Array& frame, bool planar, const Array& reference, int block, const Array& gain, const Array& bias,
+              const Result& out) {
     const char* op = "block_residual";
     const View r = view(op, "the reference", reference);
     require(r.step == r.channels, op, ": the reference must be dense");
@@ -150,6 +151,8 @@ void residual(const Array& frame, bool planar, const Array& reference, int block
                 ", it must be ", want[i]);
         require(want[i] == 1 || frame.stride(i) == dense, op, ": the frame must be dense");
     }
+    const float *gains = vector_of<float>(op, "gain", gain, r.channels),
+                *biases = vector_of<float>(op, "bias", bias, r.channels);
     const int down = (r.height + block - 1) / block, across = (r.width + block - 1) / block;
     require(out.ndim() == 2 && static_cast<int>(out.shape(0)) == down && static_cast<int>(out.shape(1)) == across &&
                 (down == 1 || out.stride(0) == across) && (across == 1 || out.stride(1) == 1),
@@ -162,11 +165,11 @@ void residual(const Array& frame, bool planar, const Array& reference, int block
     const void* from = frame.data();
     nb::gil_scoped_release unlocked;
     if (bytes) {
-        block_residual(static_cast<const uint8_t*>(from), planar, r.at, r.height, r.width, r.channels, block,
-                       sums.data(), to);
+        block_residual(static_cast<const uint8_t*>(from), planar, r.at, r.height, r.width, r.channels, block, gains,
+                       biases, sums.data(), to);
     } else {
-        block_residual(static_cast<const float*>(from), planar, r.at, r.height, r.width, r.channels, block, sums.data(),
-                       to);
+        block_residual(static_cast<const float*>(from), planar, r.at, r.height, r.width, r.channels, block, gains,
+                       biases, sums.data(), to);
     }
 }
 
@@ -197,7 +200,7 @@ NB_MODULE(_cpu, m) {
         "Output channels in a panel of packed weights, and the lanes that depthwise weights are padded to.");
     m.def("peak_gflops", peak_gflops, "variant"_a, "seconds"_a);
     m.def("block_residual", residual, "frame"_a.noconvert(), "planar"_a, "reference"_a.noconvert(), "block"_a,
-          "out"_a.noconvert());
+          "gain"_a.noconvert(), "bias"_a.noconvert(), "out"_a.noconvert());
     m.def("conv2d", conv2d, "variant"_a, "x"_a.noconvert(), "weights"_a.noconvert(), "bias"_a.noconvert(),
           "taps"_a.noconvert(), "out"_a.noconvert(), "cells"_a.noconvert(), "groups"_a, "stride"_a, "up"_a, "act"_a,
           "a"_a, "b"_a, "slope"_a.noconvert().none(), "residual"_a.noconvert().none(), "residual_first"_a, "gate"_a,

@@ -7,11 +7,12 @@
 
 namespace flux {
 
-// frame: (height, width, channels), planar or not; reference: float, channels last. out: one value a block, the blocks
+// frame: (height, width, channels), planar or not, seen as frame * gain + bias of its channel; reference: float, channels
+// last. out: one value a block, the blocks
 // of the last row and column smaller where the frame is no multiple of them. sums: as many floats as blocks in a row.
 template <class T>
 void block_residual(const T* frame, bool planar, const float* reference, int height, int width, int channels, int block,
-                    float* sums, float* out) {
+                    const float* gain, const float* bias, float* sums, float* out) {
     const int across = (width + block - 1) / block;
     for (int first = 0; first < height; first += block, out += across) {
         const int lines = std::min(block, height - first);
@@ -26,9 +27,13 @@ void block_residual(const T* frame, bool planar, const float* reference, int hei
                     const ptrdiff_t begin = static_cast<ptrdiff_t>(x) * block * each;
                     const ptrdiff_t end = std::min(static_cast<ptrdiff_t>(width) * each, begin + block * each);
                     float sum = 0;
-                    for (ptrdiff_t i = begin; i < end; ++i) {
-                        const float difference = static_cast<float>(a[i]) - b[i * step + (planar ? c : 0)];
-                        sum += difference < 0 ? -difference : difference;
+                    for (ptrdiff_t i = begin; i < end; i += each) {
+                        for (ptrdiff_t k = 0; k < each; ++k) {
+                            const ptrdiff_t channel = planar ? c : k;
+                            const float seen = static_cast<float>(a[i + k]) * gain[channel] + bias[channel];
+                            const float difference = seen - b[(i + k) * step + (planar ? c : 0)];
+                            sum += difference < 0 ? -difference : difference;
+                        }
                     }
                     sums[x] += sum;
                 }

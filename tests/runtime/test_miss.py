@@ -10,7 +10,8 @@ from torch import nn
 from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.kernels import _cpu
 from fluxcompile.net import BACKENDS
-from fluxcompile.runtime.miss import BLOCK, block_residual, classify
+from fluxcompile.runtime.miss import BLOCK, Classifier, block_residual
+from fluxcompile.runtime.motion import Exposure
 from tests.helpers import seeded
 
 Array = np.ndarray
@@ -40,20 +41,24 @@ def test_residual_equals_the_slow_one(h: int, w: int, channels: int, block: int,
         np.testing.assert_allclose(found, slow(frame + 1, reference, block), rtol=1e-4, atol=1e-4)
 
 
+def classify(frame: Array, reference: Array, **knobs: float) -> Array | None:
+    return Classifier(Policy(exact=False, residual=4, **knobs))(frame, False, reference).miss  # type: ignore[arg-type]
+
+
 def test_classes() -> None:
     reference = np.full((32, 48, 3), 100, np.float32)
     frame = reference.astype(np.uint8)
     frame[8:16, 16:24] += 5
     frame[20, 40] += 40  # one pixel of 64: 0.6 on average
-    mask = classify(frame, False, reference, Policy(exact=False, residual=4))
+    mask = classify(frame, reference)
     assert mask is not None
     assert mask.sum() == BLOCK * BLOCK
     assert mask[8:16, 16:24].all()
-    assert classify(frame + 9, False, reference, Policy(exact=False, residual=4)) is None
-    assert classify(frame, False, reference, Policy(exact=False, residual=4, dense=0)) is None
+    assert classify(frame + 9, reference) is None
+    assert classify(frame, reference, dense=0) is None
     broken = frame.astype(np.float32)
     broken[0, 0] = np.nan
-    mask = classify(broken, False, reference, Policy(exact=False, residual=4))
+    mask = classify(broken, reference)
     assert mask is not None
     assert mask[:8, :8].all()  # for the stream to refuse
 
@@ -74,6 +79,8 @@ def test_refusals(change: dict[str, object], message: str) -> None:
         "planar": False,
         "reference": np.zeros((8, 8, 3), np.float32),
         "block": 8,
+        "gain": np.ones(3, np.float32),
+        "bias": np.zeros(3, np.float32),
         "out": np.zeros((1, 1), np.float32),
     }
     with pytest.raises(ValueError, match=message):
@@ -111,3 +118,46 @@ def test_streams(backend: str, camera: bool) -> None:
     stream(seen(255 - frame))
     assert stream.stats.dense
     np.testing.assert_allclose(stream(seen(255 - frame)), net.dense(seen(255 - frame)), atol=1e-5)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_another_light(planar: bool) -> None:
+    """A darker picture with one new block: seen in the reference's light, only that block misses."""
+    random = np.random.default_rng(0)
+    scene = random.integers(30, 220, (16, 20, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    reference = scene.astype(np.float32)
+    frame = np.rint(reference * 0.9 + 5)
+    frame[64:72, 80:88] = 250
+    frame = frame.astype(np.uint8)
+    given_ = np.ascontiguousarray(np.moveaxis(frame, 2, 0)) if planar else frame
+    given_ = given_.astype(np.float32) / 255 if planar else given_
+    scale = 255 if planar else 1
+    plain, lit = (
+        Classifier(Policy(exact=False, residual=4 / scale, exposure=exposure, dense=1))(
+            given_, planar, reference / np.float32(scale)
+        )
+        for exposure in (False, True)
+    )
+    assert plain.miss is not None
+    assert lit.miss is not None
+    assert plain.miss.mean() > 0.5
+    assert lit.miss[64:72, 80:88].all()
+    assert lit.miss.sum() == 64
+    new = np.moveaxis(lit.frame, 0, 2) if planar else lit.frame
+    want = (250 - 5) / 0.9  # beyond what bytes hold, near their end
+    assert np.abs(new[64:72, 80:88].astype(np.float64) * scale - min(want, 1e9 if planar else 255)).max() < 6
+
+
+def test_light_of_each_channel() -> None:
+    reference = np.full((8, 8, 3), 100, np.float32)
+    frame = np.stack([np.full((8, 8), v, np.uint8) for v in (50, 90, 100)], 2)
+    exposure = Exposure((2.0, 1.0, 1.0), (0.0, 10.0, 0.0))
+    assert block_residual(frame, False, reference, exposure=exposure) == pytest.approx(0)
+    assert block_residual(frame, False, reference) == pytest.approx(20)
+
+
+def test_a_cut_is_dense() -> None:
+    one, other = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3)).astype(np.uint8)
+    classifier = Classifier(Policy(exact=False, residual=4, exposure=True, dense=1))
+    assert classifier(one, False, one.astype(np.float32)).miss is not None
+    assert classifier(other, False, one.astype(np.float32)).miss is None

@@ -160,16 +160,15 @@ void residual(const Array& frame, bool planar, const Array& reference, int block
     data_of<float>(op, "out", out);
     const bool bytes = frame.dtype() == nb::dtype<uint8_t>();
     if (!bytes) data_of<float>(op, "the frame, if not of bytes,", frame);
-    std::vector<float> sums(static_cast<size_t>(across));
     float* to = static_cast<float*>(out.data());
     const void* from = frame.data();
     nb::gil_scoped_release unlocked;
     if (bytes) {
         block_residual(static_cast<const uint8_t*>(from), planar, r.at, r.height, r.width, r.channels, block, gains,
-                       biases, sums.data(), to);
+                       biases, to);
     } else {
         block_residual(static_cast<const float*>(from), planar, r.at, r.height, r.width, r.channels, block, gains,
-                       biases, sums.data(), to);
+                       biases, to);
     }
 }
 

@@ -28,15 +28,18 @@ from fluxcompile.ir import constant_value, inputs, op_name, output, shape
 from fluxcompile.ops import flux
 from fluxcompile.passes.emit_program import emit_op, plain_argument
 from fluxcompile.passes.flow import domain, has_domain, layout
-from fluxcompile.passes.plan_kernels import KERNELS
+from fluxcompile.passes.plan_chains import find_chains
+from fluxcompile.passes.plan_convolution import CONVOLUTIONS
 from fluxcompile.passes.plan_masks import Masks
 from fluxcompile.passes.plan_moves import MOVES
-from fluxcompile.passes.plan_pointwise import POINTWISE, find_chains
+from fluxcompile.passes.plan_pointwise import POINTWISE
+from fluxcompile.passes.plan_rows import ROWS
 from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of, size_of
+from fluxcompile.passes.plan_windows import WINDOWS
 from fluxcompile.program import Graph, Input, Plan, Step
 
 Rule = Callable[["Lowering", Node], "Value | None"]
-RULES: dict[str, Rule] = {**KERNELS, **MOVES, **POINTWISE}
+RULES: dict[str, Rule] = {**CONVOLUTIONS, **WINDOWS, **ROWS, **MOVES, **POINTWISE}
 DTYPES = {torch.float32: "f32", torch.uint8: "u8"}
 """What a buffer may hold."""
 IDENTITY = (torch.ops.aten.to.dtype, torch.ops.aten._to_copy.default)

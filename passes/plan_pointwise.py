@@ -1,164 +1,22 @@
-"""Element-wise ops of a plan: terms of a `pointwise` step, or the epilogue of a convolution (see `lower_plan`)."""
+"""Element-wise ops of a plan as terms of a `pointwise` step (see `lower_plan`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from fluxcompile.geometry import Layout, free_shape, is_placed, to_rows
-from fluxcompile.ir import argument, is_constant, op_name, operand, shape
-from fluxcompile.passes.flow import Join, domain, has_domain, layout
-from fluxcompile.passes.plan_values import Chain, Index, Part, Storage, Value, part_of
+from fluxcompile.ir import argument, is_constant, operand, shape
+from fluxcompile.passes.flow import Join, domain, layout
+from fluxcompile.passes.plan_chains import ACTIVATIONS, Term, argument_or, name_of
+from fluxcompile.passes.plan_values import Index, Part, Storage, Value, like, part_of
 
 if TYPE_CHECKING:
     from fluxcompile.passes.lower_plan import Lowering
 
-aten = torch.ops.aten
-Term = list[Any]
-"""[name, a, b, other]: see `kernels.cpu.pointwise`."""
-
-
-def argument_or(node: Node, name: str) -> Any:
-    try:
-        return argument(node, name)
-    except KeyError:
-        return None
-
-
-def _clamp(node: Node) -> Term | None:
-    low, high = argument_or(node, "min"), argument_or(node, "max")
-    if any(isinstance(v, Node) for v in (low, high)):
-        return None
-    return ["clamp", -np.inf if low is None else float(low), np.inf if high is None else float(high), None]
-
-
-def _named(name: str, *arguments: str) -> Callable[[Node], Term | None]:
-    def term(node: Node) -> Term:
-        values = [float(argument(node, a)) for a in arguments]
-        return [name, *values, *[0.0] * (2 - len(values)), None]
-
-    return term
-
-
-def _gelu(node: Node) -> Term:
-    return ["gelu_tanh" if argument(node, "approximate") == "tanh" else "gelu", 0.0, 0.0, None]
-
-
-def _elu(node: Node) -> Term | None:
-    plain = argument(node, "scale") == 1 and argument(node, "input_scale") == 1
-    return ["elu", float(argument(node, "alpha")), 0.0, None] if plain else None
-
-
-def _bounded(node: Node) -> Term:
-    return ["clamp", float(argument(node, "min_val")), float(argument(node, "max_val")), None]
-
-
-ACTIVATIONS: dict[str, Callable[[Node], Term | None]] = {
-    "relu": _named("relu"),
-    "relu6": _named("relu6"),
-    "silu": _named("silu"),
-    "sigmoid": _named("sigmoid"),
-    "tanh": _named("tanh"),
-    "hardswish": _named("hardswish"),
-    "hardsigmoid": _named("hardsigmoid"),
-    "mish": _named("mish"),
-    "leaky_relu": _named("leaky", "negative_slope"),
-    "gelu": _gelu,
-    "elu": _elu,
-    "clamp": _clamp,
-    "clamp_min": _clamp,
-    "clamp_max": _clamp,
-    "hardtanh": _bounded,
-    "neg": lambda node: ["scale", -1.0, 0.0, None],
-}
-"""Ops of one value; what they give is None where the kernels lack the setting."""
-
 BINARY = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "maximum": "max", "minimum": "min", "rsub": "rsub"}
-EPILOGUES = ("conv2d", "conv1d", "linear", "conv_transpose2d", "addmm")
-
-
-def name_of(node: Node) -> str:
-    return op_name(node.target).removeprefix("aten.")
-
-
-def find_chains(module: GraphModule) -> dict[Node, Chain]:
-    """Convolutions and products with what their epilogue takes over, by the node whose value they then compute."""
-    chains = {}
-    for node in module.graph.nodes:
-        if node.op != "call_function" or not has_domain(node) or name_of(node) not in EPILOGUES:
-            continue
-        chain = _grown(node)
-        if len(chain.members) > 1:
-            chains[chain.last] = chain
-    return chains
-
-
-def _grown(node: Node) -> Chain:
-    chain = Chain(node, members=[node])
-    while True:
-        user = _only_user(chain.last)
-        if user is None:
-            return chain
-        term = _activation(user)
-        if term is not None and chain.act is None and (chain.residual is None or chain.residual_first):
-            chain.act = term
-        elif name_of(user) == "add" and chain.residual is None and (other := _residual(chain.last, user)) is not None:
-            chain.residual, chain.residual_first = other, chain.act is None
-        else:
-            return chain
-        chain.last = user
-        chain.members.append(user)
-
-
-def _only_user(node: Node) -> Node | None:
-    """The one op that reads a value, cell by cell, when nothing else does and no gate stands between."""
-    users: list[Node] = [u for u in node.users if u.op != "call_function" or has_domain(u)]
-    if len(users) != 1 or len(node.users) != 1 or "changed" in node.meta or not has_domain(users[0]):
-        return None
-    (user,) = users
-    if (
-        user.op != "call_function"
-        or domain(user).parts
-        or domain(user).layout != layout(node)
-        or shape(user) != shape(node)
-    ):
-        return None
-    return user
-
-
-def _activation(node: Node) -> Term | None:
-    found = ACTIVATIONS.get(name_of(node))
-    term = found(node) if found else None
-    return term if term is not None and term[0] != "scale" else None
-
-
-def _residual(value: Node, add: Node) -> Node | None:
-    if argument(add, "alpha") != 1:
-        return None
-    others: list[Any] = [a for a in add.args[:2] if a is not value]
-    if len(others) != 1 or not isinstance(others[0], Node) or not has_domain(others[0]):
-        return None
-    other: Node = others[0]
-    return other if layout(other) == layout(add) and shape(other) == shape(add) else None
-
-
-def epilogue(lowering: "Lowering", node: Node, order: Index) -> dict[str, Any] | None:
-    """The arguments of a convolution's epilogue, for a result whose channels lie as `order` says."""
-    chain = lowering.chains.get(node)
-    if chain is None:
-        return {}
-    found: dict[str, Any] = {"act": chain.act} if chain.act else {}
-    if chain.residual is not None:
-        value = lowering.value(chain.residual)
-        if value is None or not value.packed or not np.array_equal(value.order, order):
-            return None
-        found |= {"residual": part_of(value), "residual_first": chain.residual_first}
-    return found
-
-
-# --- steps of their own ---
 
 
 def unary(lowering: "Lowering", node: Node) -> Value | None:
@@ -166,14 +24,8 @@ def unary(lowering: "Lowering", node: Node) -> Value | None:
     if source is None or term is None:
         return None
     source = source if source.packed else lowering.copied(operand(node), source)
-    out = like(source, node)
+    out = like(source, layout(node))
     return lowering.compute("pointwise", node, out, x=part_of(source), terms=[term])
-
-
-def like(source: Value, node: Node) -> Value:
-    """A new value for a node with the channels of `source`, in the same order."""
-    at = layout(node)
-    return Value(Storage(at.rows, source.channels), at, source.order.reshape(free_shape(at)))
 
 
 def binary(lowering: "Lowering", node: Node) -> Value | None:
@@ -192,7 +44,7 @@ def binary(lowering: "Lowering", node: Node) -> Value | None:
         return lowering.compute(
             "pointwise",
             node,
-            like(source, node),
+            like(source, layout(node)),
             x=part_of(source),
             terms=[_scalar(term, float(second) * alpha)],  # type: ignore[arg-type]
         )
@@ -214,7 +66,7 @@ def binary(lowering: "Lowering", node: Node) -> Value | None:
         return None
     source = source if source.packed else lowering.copied(lead, source)
     return lowering.compute(
-        "pointwise", node, like(source, node), x=part_of(source), terms=[[term, 0.0, 0.0, operand_]]
+        "pointwise", node, like(source, layout(node)), x=part_of(source), terms=[[term, 0.0, 0.0, operand_]]
     )
 
 
@@ -322,7 +174,9 @@ def square(lowering: "Lowering", node: Node) -> Value | None:
         return None
     source = source if source.packed else lowering.copied(operand(node), source)
     itself = {"map": part_of(source)}
-    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=[["mul", 0.0, 0.0, itself]])
+    return lowering.compute(
+        "pointwise", node, like(source, layout(node)), x=part_of(source), terms=[["mul", 0.0, 0.0, itself]]
+    )
 
 
 def prelu(lowering: "Lowering", node: Node) -> Value | None:
@@ -331,7 +185,9 @@ def prelu(lowering: "Lowering", node: Node) -> Value | None:
         return None
     source = source if source.packed else lowering.copied(operand(node), source)
     each = _per_channel(lowering, node, lowering.tensor(slope), source.order, "slope")
-    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=[["prelu", 0.0, 0.0, each]])
+    return lowering.compute(
+        "pointwise", node, like(source, layout(node)), x=part_of(source), terms=[["prelu", 0.0, 0.0, each]]
+    )
 
 
 def _per_channel(lowering: "Lowering", node: Node, value: torch.Tensor, order: Index, name: str) -> Any:
@@ -366,7 +222,7 @@ def batch_norm(lowering: "Lowering", node: Node) -> Value | None:
     source = source if source.packed else lowering.copied(operand(node), source)
     vectors = (_per_channel(lowering, node, v, source.order, n) for v, n in ((scale, "scale"), (shift, "shift")))
     terms = [[op, 0.0, 0.0, v] for op, v in zip(("mul", "add"), vectors, strict=True)]
-    return lowering.compute("pointwise", node, like(source, node), x=part_of(source), terms=terms)
+    return lowering.compute("pointwise", node, like(source, layout(node)), x=part_of(source), terms=terms)
 
 
 POINTWISE = {

@@ -133,3 +133,23 @@ class Chain:
     residual: Any = None
     residual_first: bool = False
     members: list[Any] = field(default_factory=list)
+
+
+def outer_free(source: Value, dim: int) -> int:
+    """Combinations of the free coordinates of the other dimensions."""
+    return int(source.channels // source.index.shape[dim])
+
+
+def dim_last(source: Value, dim: int) -> list[int]:
+    return [*(s for i, s in enumerate(source.index.shape) if i != dim), source.index.shape[dim]]
+
+
+def evenly(last: "np.ndarray[Any, Any]") -> bool:
+    """Groups that follow each other without gaps, in any order."""
+    starts = np.sort(last[:, 0])
+    return bool((starts == starts[0] + np.arange(len(starts)) * last.shape[1]).all())
+
+
+def like(source: Value, at: Layout) -> Value:
+    """A new value of this layout with the channels of `source`, in the same order."""
+    return Value(Storage(at.rows, source.channels), at, source.order.reshape(free_shape(at)))

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from fluxcompile.errors import InputError
 from fluxcompile.program import Input
 
+DTYPES = {"f32": np.float32, "u8": np.uint8}
+"""What the CPU kernels take, by the names of programs."""
+
 
 @dataclass(frozen=True)
 class FrameStats:

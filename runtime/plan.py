@@ -5,20 +5,19 @@ it returns are read-only, and the next frame writes only what changed into them 
 results are copied when they are kept, or wanted as torch tensors.
 """
 
-import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import ProgramError
-from fluxcompile.geometry import from_rows, parse_layout, to_rows
 from fluxcompile.kernels import _cpu
 from fluxcompile.kernels.cpu import act_term, best_variant
 from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program, Step
 from fluxcompile.runtime.frame import (
+    DTYPES,
     FrameStats,
     are_tensors,
     mask_of,
@@ -30,10 +29,11 @@ from fluxcompile.runtime.frame import (
     to_array,
 )
 from fluxcompile.runtime.miss import Classifier
+from fluxcompile.runtime.region import Region
+from fluxcompile.runtime.results import Results
 
 Array = npt.NDArray[Any]
 ALIGNMENT = 64
-DTYPES = {"f32": np.float32, "u8": np.uint8}
 FAR = 1 << 24
 """A radius beyond every frame."""
 
@@ -338,108 +338,3 @@ def _aligned(rows: int, channels: int) -> Array:
     raw = np.zeros(size + ALIGNMENT // 4, dtype=np.float32)
     skip = -raw.ctypes.data % ALIGNMENT // 4
     return raw[skip : skip + size].reshape(rows, channels)
-
-
-class Results:
-    """The outputs of a frame. An array the caller kept is left to them; one nobody holds is written again."""
-
-    def __init__(self) -> None:
-        self.env: dict[str, Any] = {}
-        """What regions made, by name, as torch tensors."""
-        self.loose: dict[int, Any] = {}
-        """Outputs that lie in no buffer: {"%": name in `env`}, a constant or a plain value."""
-        self._arrays: dict[int, Array] = {}
-        self._steps: dict[int, int] = {}
-        self._dtypes: dict[int, Any] = {}
-        self._free: dict[int, int] = {}
-
-    def add(self, index: int, step: int, shape: tuple[int, ...], dtype: Any) -> None:
-        self._steps[index], self._dtypes[index] = step, dtype
-        self._arrays[index] = np.zeros(shape, dtype=np.float32)
-
-    def make_ready(self, plan: Any) -> None:
-        """Before a frame: every output has an array of its own to go on from."""
-        for index, step in self._steps.items():
-            if index in self._free:
-                if sys.getrefcount(self._arrays[index]) <= self._free[index]:
-                    continue
-                self._arrays[index] = self._arrays[index].copy()
-            plan.bind(step, self._arrays[index])
-            self._free[index] = sys.getrefcount(self._arrays[index])
-
-    def leaves(self, tensors: bool) -> list[Any]:
-        found: dict[int, Any] = {
-            index: _shown(array.astype(self._dtypes[index], copy=False), tensors)
-            for index, array in self._arrays.items()
-        }
-        found |= {index: self._loose(value, tensors) for index, value in self.loose.items()}
-        return [found[index] for index in range(len(found))]
-
-    def _loose(self, value: Any, tensors: bool) -> Any:
-        if isinstance(value, np.ndarray):
-            return _shown(value, tensors)
-        if isinstance(value, dict):
-            made = self.env[value["%"]]
-            return made.clone() if tensors else made.numpy().copy()
-        return value
-
-
-def _shown(array: Array, tensors: bool) -> Any:
-    """What the caller gets: a copy as a tensor, or a view that cannot be written."""
-    if tensors:
-        import torch
-
-        return torch.from_numpy(array.copy())
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-class Region:
-    """Ops that no kernel knows, computed whole by torch when anything they read changed."""
-
-    def __init__(
-        self,
-        program: Program,
-        step: Step,
-        operands: list[Any],
-        results: list[Any],
-        misses: list[int],
-        env: dict[str, Any],
-    ) -> None:
-        assert step.body is not None
-        names = ", ".join(dict.fromkeys(op.op.split(".")[1] if "." in op.op else op.op for op in step.body.ops))
-        try:
-            from fluxcompile.runtime.execute import Executor, constants
-        except ModuleNotFoundError as e:
-            raise ProgramError(
-                f"{step.path or 'this net'}: {names} has no kernel on the CPU and runs through torch, which this "
-                "machine has not; pip install fluxcompile[compile]"
-            ) from e
-        self._run = Executor(step.body, constants(program))
-        self._operands, self._results, self._misses, self._env = operands, results, misses, env
-        self.layers = [op.layer for op in step.body.ops if op.layer >= 0]
-        self.ran = True
-
-    def run(self, plan: Any, fresh: bool) -> None:
-        self.ran = fresh or any(plan.any(m) for m in self._misses)
-        if not self.ran:
-            return
-        outputs, _ = self._run({o["name"]: self._read(o) for o in self._operands})
-        for result, value in zip(self._results, outputs, strict=True):
-            if "part" in result:
-                rows = to_rows(value.numpy(), parse_layout(result["layout"]))
-                part = result["part"]
-                part.reshape(rows.shape)[:, result["order"]] = rows
-            else:
-                self._env[result["name"]] = value
-
-    def _read(self, operand: dict[str, Any]) -> Any:
-        import torch
-
-        if "part" not in operand:
-            return self._env[operand["name"]]
-        part = operand["part"]
-        rows = part.reshape(-1, part.shape[2])[:, operand["order"]]
-        value = from_rows(rows, parse_layout(operand["layout"])).astype(DTYPES[operand.get("dtype", "f32")])
-        return torch.from_numpy(np.ascontiguousarray(value))

@@ -12,30 +12,34 @@ from fluxcompile.figures import COLOURS, INK, joined, milliseconds, percent, pyp
 
 Json = Mapping[str, Any]
 FIGURES = {
-    "detect": {"f1_50": "F1", "f1_75": "F1 at 0.75", "boxes": "boxes"},
+    "detect": {"f1_50": "F1", "f1_75": "0.75", "boxes": "boxes"},
     "keypoints": {"f1_50": "F1", "pck": "PCK", "oks": "OKS", "boxes": "persons"},
     "segment": {"miou": "mIoU", "equal": "equal pixels"},
     "regress": {"likeness": "likeness"},
 }
 """What a table shows of each task's figures."""
+NOT_SHOWN = ("frames", "hits", "dense frames", "worst", "first", "last", "new (lost)")
+"""What only the Markdown has room for."""
 MEANINGS = {
-    "detect": "F1 of boxes at IoU 0.5: scored 0.4 or more on one side, there at 0.25 or more on the other",
+    "detect": "F1 of boxes at IoU 0.5 and 0.75: scored 0.4 or more on one side, dense or ours, at 0.25 on the other",
     "keypoints": "F1 of boxes at IoU 0.5; PCK at a tenth of the box and OKS, of the persons both sides have",
-    "segment": "mean IoU over classes, and the share of pixels of the same class",
+    "segment": "Mean IoU over classes, beside dense, and the share of pixels of the same class",
     "regress": "1 minus the relative error of the worst output",
 }
 
 
 def clips_table(result: Json) -> Table:
-    """A row for each clip, and one for all."""
-    table = Table(title=title(result), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for at, heading in enumerate(_headings(result)):
-        table.add_column(heading, justify="right" if at else "left", no_wrap=True)
-    for row in result["clips"]:
-        table.add_row(*_cells(result, row))
-    if result["all"]:
-        table.add_section()
-        table.add_row(*_cells(result, result["all"]))
+    """A row for each clip, and one for all; what a terminal of 80 columns holds."""
+    table = Table(
+        title=title(result), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
+    rows = [_cells(result, row) for row in _rows(result)]
+    shown = [heading for heading in rows[0] if heading not in NOT_SHOWN] if rows else []
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading == "clip" else "right", no_wrap=heading != "clip")
+    for cells in rows:
+        table.add_row(*(cells[heading] for heading in shown), end_section=cells is rows[-2])
     return table
 
 
@@ -43,13 +47,12 @@ def clips_markdown(results: Sequence[Json]) -> str:
     """A table for each policy."""
     parts = []
     for result in results:
-        rows = [*result["clips"], *([result["all"]] if result["all"] else [])]
+        rows = [_cells(result, row) for row in _rows(result)]
         if not rows:
             continue
-        headings = _headings(result)
-        lines = [f"**{title(result)}**", "", f"| {' | '.join(headings)} |"]
-        lines += ["|---" + "|---:" * (len(headings) - 1) + "|"]
-        lines += [f"| {' | '.join(_cells(result, row))} |" for row in rows]
+        lines = [f"**{title(result)}**", "", f"| {' | '.join(rows[0])} |"]
+        lines += ["|---" + "|---:" * (len(rows[0]) - 1) + "|"]
+        lines += [f"| {' | '.join(row.values())} |" for row in rows]
         parts.append("\n".join([*lines, "", f"{under(result)}.", ""]))
     return "\n".join(parts)
 
@@ -70,8 +73,9 @@ def knobs(policy: Json) -> str:
 def under(result: Json) -> str:
     """What a reader of the table should know."""
     best = f"{result['best_dense']}, the fastest dense peer" if result["best_dense"] else "no dense peer"
-    told = f"Time beside {best}; speedup of medians, share of means; {MEANINGS[result['task']]}; in brackets the first "
-    told += f"and the last quarter. {result['frame'][0]} x {result['frame'][1]}, backend {result['backend']}, "
+    late = "; frames until a new object was found, median and worst" if "new_object_delay" in result["all"] else ""
+    told = f"Time beside {best}: speedup of medians, share of means. {MEANINGS[result['task']]}{late}. "
+    told += f"{result['frame'][0]} x {result['frame'][1]}, backend {result['backend']}, "
     return f"{told}{threads(result['threads'])}, {result['machine']['cpu']}"
 
 
@@ -82,30 +86,33 @@ def write_clips(results: Sequence[Json], folder: Path) -> list[Path]:
     files[0].write_text(json.dumps(joined(results), indent=2) + "\n")
     files[1].write_text(clips_markdown(results))
     drawn = [result for result in results if result["clips"]]
+    drawn = [result for result in drawn if result["task"] == drawn[0]["task"]]  # one axis, one figure
     return [*files, *(save(_figure(drawn), folder / "clips") if drawn else [])]
 
 
-def _headings(result: Json) -> list[str]:
-    told = list(FIGURES.get(result["task"], {}).values())
-    delay = ["new objects: frames late"] if result["task"] in ("detect", "keypoints") else []
-    head = ["clip", "frames", "work", "hits", "dense frames", "ms", "worst", "speedup", "of best"]
-    return [*head, told[0] if told else "-", *told[1:], *delay]
+def _rows(result: Json) -> list[Json]:
+    return [*result["clips"], *([result["all"]] if result["all"] else [])]
 
 
-def _cells(result: Json, row: Json) -> list[str]:
-    speedup = "-" if row["speedup"] is None else f"{row['speedup']:.2f}×"
-    cells = [row["clip"], str(row["frames"]), percent(row["work_share"]), percent(row["hit_ratio"])]
-    cells += [str(row["dense_frames"]), milliseconds(row["ms"]), milliseconds(row["ms_worst"]), speedup]
-    cells += [percent(row["of_best_dense"])]
-    for at, name in enumerate(FIGURES[result["task"]]):
-        quarters = f" ({_digits(row['first_quarter'])}, {_digits(row['last_quarter'])})" if at == 0 else ""
-        cells.append(_digits(row[name]) + quarters)
+def _cells(result: Json, row: Json) -> dict[str, str]:
+    """A row's cells by their headings."""
+    cells = {
+        "clip": row["clip"],
+        "frames": str(row["frames"]),
+        "work": percent(row["work_share"]),
+        "hits": percent(row["hit_ratio"]),
+        "dense frames": str(row["dense_frames"]),
+        "ms": milliseconds(row["ms"]),
+        "worst": milliseconds(row["ms_worst"]),
+        "speedup": "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
+        "of best": percent(row["of_best_dense"]),
+    }
+    cells |= {heading: _digits(row[name]) for name, heading in FIGURES[result["task"]].items()}
+    cells |= {"first": _digits(row["first_quarter"]), "last": _digits(row["last_quarter"])}
     if "new_object_delay" in row:
         late = row["new_object_delay"]
-        lost = f", {late['lost']} lost" if late["lost"] else ""
-        cells.append(
-            f"{late['median']:g}, worst {late['worst']} of {late['objects']}{lost}" if late["objects"] else "-"
-        )
+        cells["late"] = f"{late['median']:g}, {late['worst']}" if late["objects"] else "-"
+        cells["new (lost)"] = f"{late['objects']} ({late['lost']})"
     return cells
 
 
@@ -120,18 +127,18 @@ def _figure(results: Sequence[Json]) -> Any:
     figure, axes = plt.subplots(
         1, 2, figsize=(9.6, 1.6 + (0.22 + 0.2 * len(results)) * len(names)), layout="constrained", sharey=True
     )
-    figure.suptitle(f"{results[0]['model']}: work and agreement, clip by clip", color=INK, fontsize=13)
+    models = list(dict.fromkeys(result["model"] for result in results))
+    figure.suptitle(f"{', '.join(models)}: work and agreement, clip by clip", color=INK, fontsize=13)
     wide = 0.8 / len(results)
     told = results[0]["figure"]
     heading = FIGURES[results[0]["task"]][told]
     lowest = 1.0
     for number, result in enumerate(results):
         colour = COLOURS[number % len(COLOURS)]
+        label = title(result) if len(models) > 1 else knobs(result["policy"])
         for at, row in enumerate(result["clips"]):
             y = at + wide * (number - (len(results) - 1) / 2)
-            axes[0].barh(
-                y, row["work_share"], 0.9 * wide, color=colour, label=knobs(result["policy"]) if not at else ""
-            )
+            axes[0].barh(y, row["work_share"], 0.9 * wide, color=colour, label="" if at else label)
             if row[told] is not None:
                 axes[1].plot(row[told], y, "o", color=colour, markersize=5, clip_on=False, zorder=3)
                 lowest = min(lowest, row[told])

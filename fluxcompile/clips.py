@@ -22,7 +22,7 @@ from fluxcompile.bench import machine, over, torch_threads
 from fluxcompile.errors import OptionError
 from fluxcompile.options import Frames, Policy
 from fluxcompile.peers import Infer, Peer, arrays
-from fluxcompile.runtime.video import Image, TruncatedVideo, fit, frames
+from fluxcompile.runtime.video import Image, TruncatedVideo, VideoError, fit, frames
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
 from fluxcompile.timing import Run, take_turns
 
@@ -157,6 +157,10 @@ def measure(
                 try:
                     for track in bench.clip(clip):
                         tracks.append(track)
+                except VideoError as error:
+                    if len(clips) == 1:
+                        raise
+                    bench.notes.append(str(error))
                 finally:
                     for result, total, track in zip(results, totals, tracks, strict=False):
                         _fill(result, bench, clip.stem, total, track)

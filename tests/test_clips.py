@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fluxcompile import Frames, Net, OptionError, Policy, cli, clip_figures, fluxcompile, sources
 from fluxcompile.clips import POLICY, Plan, as_input, find_clips, measure
-from fluxcompile.runtime.video import Writer
+from fluxcompile.runtime.video import VideoError, Writer
 from fluxcompile.sources import Model
 
 SIZE = (64, 96)
@@ -142,6 +142,16 @@ def test_a_clip_that_breaks_off(net: Net, folder: Path, tmp_path: Path) -> None:
     (result,) = measure("bright", net, None, None, [tmp_path / "cut.mp4"], plan(peers=()))
     assert len(result.notes) == 1
     assert "cut" in result.notes[0]
+
+
+def test_a_clip_that_cannot_be_read_is_left_out(net: Net, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    both = [tmp_path / "bad.mp4", folder / "still.mp4"]
+    (result,) = measure("bright", net, None, None, both, plan(peers=()))
+    assert [row["clip"] for row in result.clips] == ["still"]
+    assert "bad.mp4: cannot be opened" in result.notes[0]
+    with pytest.raises(VideoError):
+        measure("bright", net, None, None, both[:1], plan(peers=()))
 
 
 def test_clips_are_found(folder: Path, tmp_path: Path) -> None:

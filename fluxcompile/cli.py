@@ -255,6 +255,20 @@ def bench(
         typer.Option(metavar="A,B", help="Of openvino, onnxruntime, torch.compile, torch; all that are here."),
     ] = None,
     seed: SeedOption = 0,
+    clips: Annotated[
+        str | None, typer.Option(metavar="DIR|A,B", help="Play these clips instead, a folder of them or files.")
+    ] = None,
+    residual: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of --clips: how far a block may be from the reference image. [3]")
+    ] = None,
+    radius: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of --clips: pixels that a change may spread, or none. [8]")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of --clips: detect, keypoints, segment, regress; guessed from the outputs.")
+    ] = None,
+    pixels: PixelsOption = "auto",
     example: ExampleOption = None,
     without: WithoutOption = None,
     output: Annotated[
@@ -262,7 +276,20 @@ def bench(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time MODEL against the share of a frame that is new, beside OpenVINO, ONNX Runtime and torch, in turns."""
+    """Time MODEL against the share of a frame that is new, beside OpenVINO, ONNX Runtime and torch, in turns.
+
+    With --clips: streams over real clips, their time beside the fastest dense peer's and how well their results agree
+    with dense inference. Several values of --residual and --radius are policies of their own, tried in one run.
+    """
+    if clips is not None:
+        policies = _policies(residual, radius)
+        counts = [int(count) for count in _numbers("--threads", threads)]
+        knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": task}
+        knobs |= {"peers": _words(peers)} if peers is not None else {}
+        _bench_clips(models, clips, policies, counts, knobs, (pixels, example, without), output, as_json)
+        return
+    if (residual, radius, frames, task) != (None,) * 4:
+        raise OptionError("--residual, --radius, --frames and --task need clips: fluxcompile bench MODEL --clips DIR")
     from fluxcompile import bench as _bench
     from fluxcompile import figures
 
@@ -318,6 +345,72 @@ def bench(
         if whole:
             console.print(f"[dim]{figures.machine_line(whole[0])}[/dim]", highlight=False)
     _end(written, interrupted, failed=any("error" in result for result in results))
+
+
+def _bench_clips(
+    models: list[str],
+    text: str,
+    policies: list[options.Policy],
+    threads: list[int],
+    knobs: dict[str, Any],
+    how: tuple[str | None, str | None, str | None],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """What `bench --clips` does; `how` is --pixels, --example, --without."""
+    from fluxcompile import clip_figures
+    from fluxcompile import clips as _clips
+    from fluxcompile.figures import joined
+
+    if output is not None:
+        import matplotlib  # noqa: F401  # the same
+    found = _clips.find_clips(text)
+    results: list[dict[str, Any]] = []
+    written: list[Path] = []
+    for model in models:
+        net, source, pixels = _opened_for_frames(model, *how)
+        _frame_size(net, model)
+        for count in threads:
+            plan = _clips.Plan(policies, threads=count, **knobs)
+            with _bar() as progress:
+                bar = progress.add_task(_short(model))
+
+                def on_step(what: str, done: int, total: int, progress: Any = progress, bar: Any = bar) -> None:
+                    progress.update(bar, description=what, completed=done, total=total)
+
+                made = _clips.measure(_short(model), net, source, pixels, found, plan, on_step=on_step)
+            results += [result.to_json() for result in made]
+            if output is not None:
+                written = clip_figures.write_clips(results, output)
+            if any(result.interrupted for result in made):
+                break
+        if results[-1]["interrupted"]:
+            break
+    whole = [result for result in results if result["clips"]]
+    if as_json:
+        _print_json(dict(joined(results)))
+    else:
+        for result in whole:
+            console.print(clip_figures.clips_table(result))
+        if whole:
+            console.print(f"[dim]{clip_figures.under(whole[0])}[/dim]", highlight=False)
+    _notes(list(dict.fromkeys(note for result in results for note in result["notes"])))
+    _end(written, interrupted=results[-1]["interrupted"])
+
+
+def _policies(residual: str | None, radius: str | None) -> list[options.Policy]:
+    """Of --residual and --radius, each one value or as many as the other."""
+    residuals = _numbers("--residual", "3" if residual is None else residual)
+    words = _words("8" if radius is None else radius)
+    if not words or not all(word == "none" or word.isdecimal() for word in words):
+        raise OptionError(f"--radius is {radius!r}; write whole numbers or none, with commas between them")
+    radii = [None if word == "none" else int(word) for word in words]
+    if 1 not in (len(residuals), len(radii)) and len(residuals) != len(radii):
+        raise OptionError(f"--residual has {len(residuals)} values, --radius {len(radii)}; give as many, or one of one")
+    count = max(len(residuals), len(radii))
+    residuals *= count // len(residuals)
+    radii *= count // len(radii)
+    return [options.Policy(exact=False, residual=a, radius=b) for a, b in zip(residuals, radii, strict=True)]
 
 
 @app.command()
@@ -453,6 +546,23 @@ def _opened(model: str, example: str | None, without: str | None) -> tuple[Any, 
     with console.status(f"compiling {model}"):
         found = sources.find(model)
         return sources.compile_model(model, found, _shapes(example), None, _words(without)), found.module
+
+
+def _opened_for_frames(
+    model: str, pixels: str | None, example: str | None, without: str | None
+) -> tuple[Any, Any, options.Frames | None]:
+    """Return a net that takes camera frames, what its peers get, and how pixels become the model's input."""
+    from fluxcompile import sources
+
+    if model.endswith(".flux"):
+        return _net(model, example, without, None), None, None
+    if pixels not in (*sources.PIXELS, "auto"):
+        raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
+    with console.status(f"compiling {model}"):
+        found = sources.find(model)
+        name = found.pixels if pixels == "auto" else pixels
+        net = sources.compile_model(model, found, _shapes(example), name, _words(without))
+    return net, found.module, sources.PIXELS[name]
 
 
 def _bar() -> Any:

@@ -146,7 +146,7 @@ def write_bench(results: Sequence[Json], folder: Path) -> list[Path]:
     files[1].write_text(bench_markdown(results))
     series = [s for result in results if "error" not in result for s in _series(result, results)]
     if series:
-        files += _save(_bench_figure(series), folder / "bench")
+        files += save(_bench_figure(series), folder / "bench")
     return files
 
 
@@ -173,7 +173,7 @@ def _series(result: Json, results: Sequence[Json]) -> Iterator[dict[str, Any]]:
 
 def _bench_figure(series: Sequence[Mapping[str, Any]]) -> Any:
     """Share of time against share of work, the whole and its corner; on the diagonal time follows work."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 5.2), layout="constrained")
     figure.suptitle("Time follows work where a curve keeps to the diagonal", color=INK, fontsize=13)
     diagonal: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 1.2, "linestyle": (0, (4, 3))}
@@ -202,7 +202,7 @@ def _bench_figure(series: Sequence[Mapping[str, Any]]) -> Any:
 
 def _keys(series: Sequence[Mapping[str, Any]], diagonal: Mapping[str, Any]) -> list[Any]:
     """The legend: a colour for each model, a line for each pattern where there are two, the diagonal."""
-    line: Any = _pyplot().matplotlib.lines.Line2D
+    line: Any = pyplot().matplotlib.lines.Line2D
     keys = [line([], [], color=c, linewidth=2.5, label=m) for m, c in {s["model"]: s["colour"] for s in series}.items()]
     patterns = list(dict.fromkeys(s["pattern"] for s in series))
     if len(patterns) > 1:
@@ -239,12 +239,12 @@ def write_ablation(result: Json, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "ablate.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
-    return [path, *_save(_ablation_figure(result), folder / "ablate")] if len(result["rows"]) > 1 else [path]
+    return [path, *save(_ablation_figure(result), folder / "ablate")] if len(result["rows"]) > 1 else [path]
 
 
 def _ablation_figure(result: Json) -> Any:
     """A pair of bars for each pass: the time without it over the time with it, at work and idle."""
-    plt = _pyplot()
+    plt = pyplot()
     rows = list(reversed(result["rows"]))
     figure, axis = plt.subplots(figsize=(8.4, 1.3 + 0.42 * len(rows)), layout="constrained")
     width = 0.36
@@ -274,7 +274,7 @@ def _ablation_figure(result: Json) -> Any:
     return figure
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -302,9 +302,9 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, stem: Path) -> list[Path]:
+def save(figure: Any, stem: Path) -> list[Path]:
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     figure.savefig(paths[0], dpi=160)
     figure.savefig(paths[1], metadata={"Date": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return paths

@@ -1,0 +1,152 @@
+"""Streams over clips as a table, as Markdown and as a plot; all from their JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from fluxcompile.figures import COLOURS, INK, joined, milliseconds, percent, pyplot, save, threads
+
+Json = Mapping[str, Any]
+FIGURES = {
+    "detect": {"f1_50": "F1", "f1_75": "0.75", "boxes": "boxes"},
+    "keypoints": {"f1_50": "F1", "pck": "PCK", "oks": "OKS", "boxes": "persons"},
+    "segment": {"miou": "mIoU", "equal": "equal pixels"},
+    "regress": {"likeness": "likeness"},
+}
+"""What a table shows of each task's figures."""
+NOT_SHOWN = ("frames", "hits", "dense frames", "worst", "first", "last", "new (lost)")
+"""What only the Markdown has room for."""
+MEANINGS = {
+    "detect": "F1 of boxes at IoU 0.5 and 0.75: scored 0.4 or more on one side, dense or ours, at 0.25 on the other",
+    "keypoints": "F1 of boxes at IoU 0.5; PCK at a tenth of the box and OKS, of the persons both sides have",
+    "segment": "Mean IoU over classes, beside dense, and the share of pixels of the same class",
+    "regress": "1 minus the relative error of the worst output",
+}
+
+
+def clips_table(result: Json) -> Table:
+    """A row for each clip, and one for all; what a terminal of 80 columns holds."""
+    table = Table(
+        title=title(result), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
+    rows = [_cells(result, row) for row in _rows(result)]
+    shown = [heading for heading in rows[0] if heading not in NOT_SHOWN] if rows else []
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading == "clip" else "right", no_wrap=heading != "clip")
+    for cells in rows:
+        table.add_row(*(cells[heading] for heading in shown), end_section=cells is rows[-2])
+    return table
+
+
+def clips_markdown(results: Sequence[Json]) -> str:
+    """A table for each policy."""
+    parts = []
+    for result in results:
+        rows = [_cells(result, row) for row in _rows(result)]
+        if not rows:
+            continue
+        lines = [f"**{title(result)}**", "", f"| {' | '.join(rows[0])} |"]
+        lines += ["|---" + "|---:" * (len(rows[0]) - 1) + "|"]
+        lines += [f"| {' | '.join(row.values())} |" for row in rows]
+        parts.append("\n".join([*lines, "", f"{under(result)}.", ""]))
+    return "\n".join(parts)
+
+
+def title(result: Json) -> str:
+    return f"{result['model']}, {knobs(result['policy'])}"
+
+
+def knobs(policy: Json) -> str:
+    """A policy in words."""
+    if policy["exact"]:
+        return "exact"
+    words = ["radius unbounded" if policy["radius"] is None else f"radius {policy['radius']} px"]
+    words += [f"{name} {policy[name]:g}" for name in ("threshold", "gate") if policy[name]]
+    return ", ".join([f"residual {policy['residual']:g}", *words])
+
+
+def under(result: Json) -> str:
+    """What a reader of the table should know."""
+    best = f"{result['best_dense']}, the fastest dense peer" if result["best_dense"] else "no dense peer"
+    late = "; frames until a new object was found, median and worst" if "new_object_delay" in result["all"] else ""
+    told = f"Time beside {best}: speedup of medians, share of means. {MEANINGS[result['task']]}{late}. "
+    told += f"{result['frame'][0]} x {result['frame'][1]}, backend {result['backend']}, "
+    return f"{told}{threads(result['threads'])}, {result['machine']['cpu']}"
+
+
+def write_clips(results: Sequence[Json], folder: Path) -> list[Path]:
+    """Write clips.json, clips.md and the plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "clips.json", folder / "clips.md"]
+    files[0].write_text(json.dumps(joined(results), indent=2) + "\n")
+    files[1].write_text(clips_markdown(results))
+    drawn = [result for result in results if result["clips"]]
+    drawn = [result for result in drawn if result["task"] == drawn[0]["task"]]  # one axis, one figure
+    return [*files, *(save(_figure(drawn), folder / "clips") if drawn else [])]
+
+
+def _rows(result: Json) -> list[Json]:
+    return [*result["clips"], *([result["all"]] if result["all"] else [])]
+
+
+def _cells(result: Json, row: Json) -> dict[str, str]:
+    """A row's cells by their headings."""
+    cells = {
+        "clip": row["clip"],
+        "frames": str(row["frames"]),
+        "work": percent(row["work_share"]),
+        "hits": percent(row["hit_ratio"]),
+        "dense frames": str(row["dense_frames"]),
+        "ms": milliseconds(row["ms"]),
+        "worst": milliseconds(row["ms_worst"]),
+        "speedup": "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
+        "of best": percent(row["of_best_dense"]),
+    }
+    cells |= {heading: _digits(row[name]) for name, heading in FIGURES[result["task"]].items()}
+    cells |= {"first": _digits(row["first_quarter"]), "last": _digits(row["last_quarter"])}
+    if "new_object_delay" in row:
+        late = row["new_object_delay"]
+        cells["late"] = f"{late['median']:g}, {late['worst']}" if late["objects"] else "-"
+        cells["new (lost)"] = f"{late['objects']} ({late['lost']})"
+    return cells
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _figure(results: Sequence[Json]) -> Any:
+    """Two panels, work and agreement, with a bar for each clip and policy."""
+    plt = pyplot()
+    names = [row["clip"] for row in max((r["clips"] for r in results), key=len)]
+    figure, axes = plt.subplots(
+        1, 2, figsize=(9.6, 1.6 + (0.22 + 0.2 * len(results)) * len(names)), layout="constrained", sharey=True
+    )
+    models = list(dict.fromkeys(result["model"] for result in results))
+    figure.suptitle(f"{', '.join(models)}: work and agreement, clip by clip", color=INK, fontsize=13)
+    wide = 0.8 / len(results)
+    told = results[0]["figure"]
+    heading = FIGURES[results[0]["task"]][told]
+    lowest = 1.0
+    for number, result in enumerate(results):
+        colour = COLOURS[number % len(COLOURS)]
+        label = title(result) if len(models) > 1 else knobs(result["policy"])
+        for at, row in enumerate(result["clips"]):
+            y = at + wide * (number - (len(results) - 1) / 2)
+            axes[0].barh(y, row["work_share"], 0.9 * wide, color=colour, label="" if at else label)
+            if row[told] is not None:
+                axes[1].plot(row[told], y, "o", color=colour, markersize=5, clip_on=False, zorder=3)
+                lowest = min(lowest, row[told])
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    axes[0].set(xlim=(0, 1), xlabel="work, of a dense frame")
+    axes[0].xaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes[1].set(xlim=(min(0.9, lowest - 0.02), 1), xlabel=f"{heading} against dense")
+    axes[0].grid(axis="y", visible=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure

@@ -38,6 +38,14 @@ FAR = 1 << 24
 """A radius beyond every frame."""
 
 
+STEPS = {
+    *("join", "window", "limit", "reach"),
+    *("conv2d", "conv_transpose2d", "pool2d", "resample2d", "pointwise", "layer_norm", "softmax", "attention"),
+    *("gather", "mean", "hold", "constant", "input", "output", "result", "region"),
+}
+"""What a plan is made of; `Builder` has a method for each."""
+
+
 class CpuStream:
     """Frames of one camera, in order. A frame that is refused (InputError) leaves the caches as they were.
 
@@ -153,11 +161,16 @@ class Builder:
         self._costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
         self._program = program
         for step in data.steps:
-            args = {k: self._argument(v) for k, v in step.args.items()}
+            where = step.path or step.op
+            if step.op not in STEPS:
+                raise ProgramError(f"{where}: unknown step {step.op}; this program was made by another version")
             try:
+                args = {k: self._argument(v) for k, v in step.args.items()}
                 getattr(self, f"_{step.op}")(step, **args)
-            except (ValueError, TypeError) as e:
-                raise ProgramError(f"{step.path or step.op}: the plan's step {step.op} does not fit ({e})") from e
+            except (ValueError, TypeError, LookupError, AttributeError) as e:
+                raise ProgramError(
+                    f"{where}: the plan's step {step.op} does not fit ({e}); compile the model again"
+                ) from e
 
     @property
     def images(self) -> list[int]:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fluxcompile.errors import InputError, OptionError, ProgramError
 from fluxcompile.kernels import cpu
 from fluxcompile.models import ZOO, build
 from fluxcompile.options import Frames
+from fluxcompile.program import Plan
 from fluxcompile.runtime.plan import CpuStream
 from tests.helpers import Do, assert_matches, seeded
 from tests.kernels.compare import VARIANTS
@@ -826,3 +828,36 @@ def test_a_forgotten_row_is_seen(net: Net, clip: list[Tensor]) -> None:
     miss[5, 5] = True
     with pytest.raises(AssertionError):
         assert_matches(stream(frame, miss=miss), net.dense(frame))
+
+
+def _renamed(plan: Plan) -> None:
+    plan.steps[-1].op = "argument"
+
+
+def _lost(plan: Plan) -> None:
+    next(s for s in plan.steps if s.op == "conv2d").args["weight"] = {"@": "nowhere"}
+
+
+def _beyond(plan: Plan) -> None:
+    next(s for s in plan.steps if s.op == "conv2d").args["x"]["map"][0] = 99
+
+
+def _short(plan: Plan) -> None:
+    next(s for s in plan.steps if s.op == "conv2d").args.pop("stride")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_renamed, "unknown step argument; this program was made by another version"),
+        (_lost, "the plan's step conv2d does not fit .*nowhere"),
+        (_beyond, "the plan's step conv2d does not fit"),
+        (_short, "the plan's step conv2d does not fit .*stride"),
+    ],
+)
+def test_a_plan_that_was_tampered_with(change: Callable[[Plan], None], message: str) -> None:
+    net = fluxcompile(seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3))), torch.zeros(1, 3, 8, 8))
+    assert net.program.plan is not None
+    change(net.program.plan)
+    with pytest.raises(ProgramError, match=message):
+        net.stream()

@@ -8,7 +8,6 @@ figure is the best round.
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 
 from fluxcompile.kernels import _cpu, cpu
 from fluxcompile.kernels.pack import aligned
+from fluxcompile.timing import best_s
 
 # (side of a square map, side of a window, heads, dim, with bias); one line of tokens if the window is 0
 LAYERS = [
@@ -31,17 +31,6 @@ LAYERS = [
     (32, 8, 4, 32, True),
 ]
 SHARES = (0.01, 0.1, 0.5, 1.0)
-
-
-def timed(run: Callable[[], object], seconds: float = 0.02) -> float:
-    """Seconds for one run: as many in a row as fill `seconds`, at most 20, and the best of them."""
-    best, spent, runs = float("inf"), 0.0, 0
-    while spent < seconds and runs < 20:
-        begin = time.perf_counter()
-        run()
-        took = time.perf_counter() - begin
-        best, spent, runs = min(best, took), spent + took, runs + 1
-    return best
 
 
 def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -> dict[str, float]:
@@ -78,7 +67,7 @@ def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -
     with torch.inference_mode():
         for _ in range(rounds):
             for name, run in runs.items():
-                best[name] = min(best[name], timed(run))
+                best[name] = min(best[name], best_s(run))
     return best
 
 

@@ -10,7 +10,6 @@ measured again beside every layer, so that another load on the machine shows as 
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 
 from fluxcompile.kernels import _cpu, cpu
 from fluxcompile.kernels.pack import aligned, pack_conv2d
+from fluxcompile.timing import best_s
 
 # (input side, input channels, output channels, kernel, stride, groups)
 LAYERS = [
@@ -58,17 +58,6 @@ def active_cells(side: int, share: float, pattern: str) -> np.ndarray[Any, Any]:
     return np.flatnonzero(mask)[:wanted].astype(np.int32)
 
 
-def timed(run: Callable[[], object], seconds: float = 0.02) -> float:
-    """Seconds for one run: as many in a row as fill `seconds`, at most 20, and the best of them."""
-    best, spent, runs = float("inf"), 0.0, 0
-    while spent < seconds and runs < 20:
-        begin = time.perf_counter()
-        run()
-        took = time.perf_counter() - begin
-        best, spent, runs = min(best, took), spent + took, runs + 1
-    return best
-
-
 def measure(layer: tuple[int, ...], variant: str, act: str, pattern: str, rounds: int) -> dict[str, Any]:
     """All figures of one layer."""
     side, inputs, outputs, kernel, stride, groups = layer
@@ -100,7 +89,7 @@ def measure(layer: tuple[int, ...], variant: str, act: str, pattern: str, rounds
         for _ in range(rounds):
             peak = max(peak, _cpu.peak_gflops(variant, 0.01))
             for name, (_, run) in runs.items():
-                best[name] = min(best[name], timed(run))
+                best[name] = min(best[name], best_s(run))
     speeds = {name: work / best[name] * 1e-9 for name, (work, _) in runs.items()}
     torch_best = max(speed for name, speed in speeds.items() if name.startswith("torch"))
     return {

@@ -8,7 +8,6 @@ rows, in the layout that it is given here (NHWC), which its pooling and resampli
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 
 from fluxcompile.kernels import cpu
 from fluxcompile.kernels.pack import aligned
+from fluxcompile.timing import best_s
 
 Cells = np.ndarray[Any, Any]
 # name, floats read and written, rows, ours and torch's
@@ -110,17 +110,6 @@ def cases(variant: str) -> Iterator[Case]:
         yield silu(variant, side, channels)
 
 
-def timed(run: Callable[[], object], seconds: float = 0.02) -> float:
-    """Seconds for one run: as many in a row as fill `seconds`, at most 60, and the best of them."""
-    best, spent, runs = float("inf"), 0.0, 0
-    while spent < seconds and runs < 60:
-        begin = time.perf_counter()
-        run()
-        took = time.perf_counter() - begin
-        best, spent, runs = min(best, took), spent + took, runs + 1
-    return best
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=cpu.variants(), default=cpu.best_variant())
@@ -137,7 +126,7 @@ def main() -> None:
         runs = (theirs, *(partial(ours, cells) for cells in lists))
         with torch.inference_mode():
             for _ in range(arguments.rounds):
-                best = [min(b, timed(run)) for b, run in zip(best, runs, strict=True)]
+                best = [min(b, best_s(run, most=60)) for b, run in zip(best, runs, strict=True)]
         times = " ".join(f"{b * 1e6:8.1f}" for b in best)
         print(f"{name:32s} {times} {floats * 4e-9 / best[2]:6.0f}  {best[2] / best[0]:.2f}")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fluxcompile.activity import Camera, Mask, Net, draw
 from fluxcompile.bench import SPINNING_S, Plan, cache_bytes, machine, torch_threads
+from fluxcompile.errors import in_a_line
 from fluxcompile.options import Policy
 from fluxcompile.peers import Array, arrays, difference
 from fluxcompile.timing import Run, take_turns
@@ -115,8 +116,7 @@ def ablate(
                 try:
                     result.rows.append(_row(left_out, _Compiled(compiler, without, plan), plan, full))
                 except Exception as error:  # one pass that cannot be spared must not end the table
-                    reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
-                    result.rows.append(Row(left_out, reason=reason))
+                    result.rows.append(Row(left_out, reason=in_a_line(error)))
                 gc.collect()
             on_row("", 1 + len(passes))
         except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from typing import Any
 from fluxcompile import peers
 from fluxcompile.activity import PATTERNS, Camera, Mask, Net, draw
 from fluxcompile.errors import OptionError
-from fluxcompile.peers import Model, Peer
+from fluxcompile.peers import Model, Peer, peer_run
 from fluxcompile.program import Graph, Program
 from fluxcompile.timing import Run, take_turns
 
@@ -169,7 +169,7 @@ def _runs(camera: Camera, opened: Sequence[Peer], plan: Plan) -> tuple[dict[str,
         camera.stream.reset()
         return draw("blobs", camera.size, 1.0, (0,))
 
-    runs = {f"peer {peer.name}": Run(_call(peer)) for peer in opened if peer.infer}
+    runs = {f"peer {peer.name}": peer_run(peer.infer) for peer in opened if peer.infer}
     runs |= {"first frame": Run(camera.see, forget), "idle": frame("idle", "blobs", 0.0)}
     rows = {}
     for pattern in plan.patterns:
@@ -178,12 +178,6 @@ def _runs(camera: Camera, opened: Sequence[Peer], plan: Plan) -> tuple[dict[str,
             runs[key] = frame(key, pattern, activity / 100)
             rows[key] = Row(activity, pattern, plan.threads)
     return runs, rows, work
-
-
-def _call(peer: Peer) -> Callable[[Any], object]:
-    assert peer.infer is not None
-    infer = peer.infer
-    return lambda given: infer()
 
 
 def _fill(

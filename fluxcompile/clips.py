@@ -5,10 +5,8 @@ with a frame, from bytes to outputs, is timed whole. Dense results are computed 
 takes its turns between the frames of a stream, on the same frames; making them its floats is not counted against it.
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
@@ -21,10 +19,10 @@ from fluxcompile import peers
 from fluxcompile.bench import machine, over, torch_threads
 from fluxcompile.errors import OptionError
 from fluxcompile.options import Frames, Policy
-from fluxcompile.peers import Infer, Peer, arrays
+from fluxcompile.peers import Infer, Peer, arrays, peer_run
 from fluxcompile.runtime.video import Image, TruncatedVideo, VideoError, fit, frames
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
-from fluxcompile.timing import Run, take_turns
+from fluxcompile.timing import take_turns, uncollected
 
 Array = npt.NDArray[Any]
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
@@ -222,7 +220,7 @@ class _Bench:
             what = clip.stem if len(self.streams) == 1 else f"{clip.stem}, policy {number} of {len(self.streams)}"
             track, results = Track(), list[Any]()
             try:
-                with _uncollected():
+                with uncollected():
                     self._play(what, stream, images, track, results)
             except KeyboardInterrupt:
                 yield self._compared(track, results, dense)
@@ -287,7 +285,7 @@ class _Bench:
             opened.append(peer)
             self.on_step("opening peers", len(opened), len(self.plan.peers))
         (self._shown,) = model.frames  # the memory that the peers read
-        runs = {peer.name: Run(_infer_of(peer.infer)) for peer in opened if peer.infer}
+        runs = {peer.name: peer_run(peer.infer) for peer in opened if peer.infer}
         if not take_turns(runs, TRIALS):
             raise KeyboardInterrupt
         timed = {name: run.best_ms for name, run in runs.items() if run.best_ms is not None}
@@ -311,25 +309,8 @@ def as_input(image: Image, pixels: Frames) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)
 
 
-def _infer_of(infer: Infer) -> Callable[[Any], object]:
-    return lambda given: infer()
-
-
 def _timed_ms(infer: Infer) -> float:
     infer()  # its weights and maps come back into the caches, as between frames
     began = time.perf_counter()
     infer()
     return 1000 * (time.perf_counter() - began)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector."""
-    collected = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()

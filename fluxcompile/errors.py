@@ -1,6 +1,11 @@
 """One exception per kind of mistake a caller can make; each message says what, where and what to do."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """Its kind and the first line of what it says: the reason of a row in a table."""
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+
+
 class FluxError(Exception):
     """Base of everything fluxcompile raises on purpose."""
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.errors import OptionError
+from fluxcompile.errors import OptionError, in_a_line
 from fluxcompile.program import Program
+from fluxcompile.timing import Run
 
 Array = npt.NDArray[Any]
 Infer = Callable[[], Any]
@@ -40,6 +41,11 @@ class Peer:
     infer: Infer | None = None
     reason: str = ""
     max_relative_error: float | None = None
+
+
+def peer_run(infer: Infer) -> Run:
+    """What takes a peer's turns."""
+    return Run(lambda given: infer())
 
 
 class Model:
@@ -125,7 +131,7 @@ def open_peers(
             peer.max_relative_error = difference(arrays(infer()), ours)
             peer.infer = infer
         except Exception as error:  # whatever keeps another library from running the model must not end the benchmark
-            peer.reason = f"{type(error).__name__}: {error}".strip().split("\n")[0][:300]
+            peer.reason = in_a_line(error)[:300]
         if peer.max_relative_error is not None and not peer.max_relative_error <= DISAGREEING:
             peer.infer = None
             peer.reason = f"its outputs differ from ours by {peer.max_relative_error:.1e} of their range"

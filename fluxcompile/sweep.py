@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fluxcompile.errors import CaptureError, FluxError, OptionError
+from fluxcompile.errors import CaptureError, FluxError, OptionError, in_a_line
 from fluxcompile.sources import SourceError, find, zoo_names
 
 FRAMES = 12
@@ -72,7 +72,7 @@ def sweep(
             try:
                 row = measure(name, backend)
             except Exception as e:  # one model must not end the sweep of the others; the row says what broke
-                row = Row(name, False, f"{type(e).__name__}: {e}".split("\n")[0])
+                row = Row(name, False, in_a_line(e))
             if resume:
                 with resume.open("a") as f:
                     f.write(json.dumps(asdict(row)) + "\n")

@@ -9,9 +9,34 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+
+def best_s(call: Callable[[], object], seconds: float = 0.02, most: int = 20) -> float:
+    """Seconds for one call: as many in a row as fill `seconds`, at most `most`, and the best of them."""
+    best, spent, calls = float("inf"), 0.0, 0
+    while spent < seconds and calls < most:
+        began = time.perf_counter()
+        call()
+        took = time.perf_counter() - began
+        best, spent, calls = min(best, took), spent + took, calls + 1
+    return best
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which has just been."""
+    collected = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 @dataclass
@@ -49,29 +74,24 @@ def take_turns(
 
     pause_s: how long to wait before each, for the threads of the one before to stop spinning.
     """
-    collected = gc.isenabled()
     try:
         for index in (*range(-warmups, 0), *range(rounds)):
-            gc.collect()
-            gc.disable()
             order = list(runs)
             random.Random(f"{seed} {index}").shuffle(order)
-            for name in order:
-                run = runs[name]
-                run.call(run.prepare(index))  # its weights and maps come back into the caches, as between frames
-                given = run.prepare(index)
-                if pause_s:
-                    time.sleep(pause_s)
-                began = clock()
-                run.call(given)
-                took = clock() - began
-                if index >= 0:
-                    run.ms.append(1000 * took)
-                    run.after()
+            with uncollected():
+                for name in order:
+                    run = runs[name]
+                    run.call(run.prepare(index))  # its weights and maps come back into the caches, as between frames
+                    given = run.prepare(index)
+                    if pause_s:
+                        time.sleep(pause_s)
+                    began = clock()
+                    run.call(given)
+                    took = clock() - began
+                    if index >= 0:
+                        run.ms.append(1000 * took)
+                        run.after()
             on_round(index)
     except KeyboardInterrupt:
         return False
-    finally:
-        if collected:
-            gc.enable()
     return True

@@ -141,16 +141,16 @@ def _other(lowering: "Lowering", node: Node, other: Node, words: dict[Node, str]
     if not _same_rows(other, words, value, node):
         return None
     if value.channels == 1:
-        return {"map": part_of(value)}
+        return part_of(value)
     index = np.broadcast_to(padded, shape_).reshape(-1)
     if index.size == value.channels and value.packed and np.array_equal(index - value.start, order):
-        return {"map": part_of(value)}
+        return part_of(value)
     repeated = Value(Storage(value.rows, index.size), layout(node), order.reshape(shape_))
     table = np.empty_like(index)
     table[order] = index - value.start
     mask = lowering.masks.of(other.meta.get("changed", other.meta["miss"]))
     lowering.gather(mask, repeated, value, table[None], relative=True, low=value.start, width=int(table.max()) + 1)
-    return {"map": part_of(repeated)}
+    return part_of(repeated)
 
 
 def _constant(lowering: "Lowering", node: Node, other: Node, order: Index) -> Any:
@@ -173,10 +173,8 @@ def square(lowering: "Lowering", node: Node) -> Value | None:
     if source is None or (name_of(node) == "pow" and power != 2):
         return None
     source = source if source.packed else lowering.copied(operand(node), source)
-    itself = {"map": part_of(source)}
-    return lowering.compute(
-        "pointwise", node, like(source, layout(node)), x=part_of(source), terms=[["mul", 0.0, 0.0, itself]]
-    )
+    x = part_of(source)
+    return lowering.compute("pointwise", node, like(source, layout(node)), x=x, terms=[["mul", 0.0, 0.0, x]])
 
 
 def prelu(lowering: "Lowering", node: Node) -> Value | None:

@@ -214,9 +214,9 @@ class Builder:
                 return {k: self._argument(v) for k, v in value.items()}
         return value
 
-    def _added(self, step: Step, index: int, out: Array) -> None:
+    def _added(self, step: Step, out: Array, *indices: int) -> None:
         if step.layer >= 0:
-            self._costs.append((step.layer, [index], out.shape[0] * out.shape[1]))
+            self._costs.append((step.layer, list(indices), out.shape[0] * out.shape[1]))
 
     # --- masks ---
 
@@ -249,7 +249,7 @@ class Builder:
     def _conv2d(self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any) -> None:
         steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
         packed = pack_conv2d(self.variant, weight, bias, groups=args["groups"], **steps)
-        self._added(step, self._packed(step, packed, (0, 0), out, x, args), out)
+        self._added(step, out, self._packed(step, packed, (0, 0), out, x, args))
 
     def _conv_transpose2d(
         self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any
@@ -257,15 +257,15 @@ class Builder:
         steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
         packed = pack_conv_transpose2d(self.variant, weight, bias, groups=args["groups"], **steps)
         phases = [self._packed(step, conv, phase, out, x, args) for phase, conv in packed.phases.items()]
-        if step.layer >= 0:
-            self._costs.append((step.layer, phases, out.shape[0] * out.shape[1]))
+        self._added(step, out, *phases)
 
     def _packed(
         self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]
     ) -> int:
         name, a, b, _ = args.get("act") or ("none", 0.0, 0.0, None)
+        miss, changed = self._masks(step)
         added: int = self.plan.conv2d(
-            self._mask(step.mask), self._mask(step.changed), x, packed.weights, packed.bias, packed.taps, out,
+            miss, changed, x, packed.weights, packed.bias, packed.taps, out,
             packed.groups, packed.stride, packed.up, phase, *act_term(name, a, b), None, args.get("residual"),
             args.get("residual_first", False),
         )  # fmt: skip
@@ -274,45 +274,44 @@ class Builder:
     def _mask(self, index: int) -> int:
         return -1 if index < 0 else self.plan_masks[index]
 
+    def _masks(self, step: Step) -> tuple[int, int]:
+        """Of the rows that miss, and of those that changed."""
+        return self._mask(step.mask), self._mask(step.changed)
+
     def _pool2d(self, step: Step, out: Array, x: Array, kind: str, divisor: float, **args: Any) -> None:
         taps = window_taps(*(tuple(args[k]) for k in ("kernel", "padding", "dilation")))
         stride = tuple(args["stride"])
-        index = self.plan.pool2d(self._mask(step.mask), self._mask(step.changed), x, taps, out, kind, stride, divisor)
-        self._added(step, index, out)
+        index = self.plan.pool2d(*self._masks(step), x, taps, out, kind, stride, divisor)
+        self._added(step, out, index)
 
     def _resample2d(self, step: Step, out: Array, x: Array, **tables: Array) -> None:
-        masks = self._mask(step.mask), self._mask(step.changed)
         y, x_axis = ((tables[f"index_{axis}"], tables[f"weight_{axis}"]) for axis in "yx")
-        self._added(step, self.plan.resample2d(*masks, x, *y, *x_axis, out), out)
+        self._added(step, out, self.plan.resample2d(*self._masks(step), x, *y, *x_axis, out))
 
     def _pointwise(self, step: Step, out: Array, x: Array, terms: list[Any]) -> None:
-        found = [(*act_term(name, a, b), _operand(other)) for name, a, b, other in terms]
-        masks = self._mask(step.mask), self._mask(step.changed)
-        self._added(step, self.plan.pointwise(*masks, x, found, out), out)
+        found = [(*act_term(name, a, b), other) for name, a, b, other in terms]
+        self._added(step, out, self.plan.pointwise(*self._masks(step), x, found, out))
 
     def _layer_norm(self, step: Step, out: Array, x: Array, gamma: Any, beta: Any, epsilon: float) -> None:
-        masks = self._mask(step.mask), self._mask(step.changed)
-        self._added(step, self.plan.layer_norm(*masks, x, gamma, beta, epsilon, out), out)
+        self._added(step, out, self.plan.layer_norm(*self._masks(step), x, gamma, beta, epsilon, out))
 
     def _softmax(self, step: Step, out: Array, x: Array, scale: float, split: int = 1) -> None:
         if split > 1:  # every combination of the other free coordinates is a row of its own
             out, x = (v.reshape(-1, 1, v.shape[2] // split) for v in (out, x))
-        masks = self._mask(step.mask), self._mask(step.changed)
-        self._added(step, self.plan.softmax(*masks, x, scale, out), out)
+        self._added(step, out, self.plan.softmax(*self._masks(step), x, scale, out))
 
     def _attention(self, step: Step, out: Array, heads: int, scale: float, **args: Any) -> None:
-        masks = self._mask(step.mask), self._mask(step.changed)
         q, k, v, *tables = (args[n] for n in ("q", "k", "v", "keys", "group_of", "member_of", "bias"))
-        self._added(step, self.plan.attention(*masks, q, k, v, out, heads, scale, *tables), out)
+        self._added(step, out, self.plan.attention(*self._masks(step), q, k, v, out, heads, scale, *tables))
 
     def _gather(self, step: Step, out: Array, x: Array, table: Array, relative: bool, fill: float) -> None:
-        self._added(step, self.plan.gather(self._mask(step.mask), x, table, out, relative, fill), out)
+        self._added(step, out, self.plan.gather(self._mask(step.mask), x, table, out, relative, fill))
 
     def _mean(self, step: Step, out: Array, x: Array) -> None:
-        self._added(step, self.plan.mean(self._mask(step.mask), x, out), out)
+        self._added(step, out, self.plan.mean(self._mask(step.mask), x, out))
 
     def _hold(self, step: Step, out: Array, x: Array) -> None:
-        self._added(step, self.plan.hold(self._mask(step.mask), self._mask(step.changed), x, out), out)
+        self._added(step, out, self.plan.hold(*self._masks(step), x, out))
 
     def _constant(self, step: Step, out: Array, value: Array) -> None:
         out[...] = value.reshape(out.shape)
@@ -339,10 +338,6 @@ class Builder:
     def _region(self, step: Step, operands: list[Any], results: list[Any], misses: list[int]) -> None:
         region = Region(self._program, step, operands, results, misses, self.results.env)
         self._regions.append((len(self.plan), region))
-
-
-def _operand(other: Any) -> Any:
-    return other["map"] if isinstance(other, dict) and "map" in other else other
 
 
 def _aligned(rows: int, channels: int) -> Array:

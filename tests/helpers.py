@@ -41,6 +41,21 @@ def assert_matches(got: Any, want: Any) -> None:
         torch.testing.assert_close(x, y, rtol=0, atol=most, equal_nan=True)
 
 
+def assert_near_for_less(net: Any, exact: Any, near: Any, first: Tensor) -> None:
+    """On a noisy frame with one change, `near` does less than `exact` and stays near dense inference."""
+    frame = first + 0.01 * torch.rand(first.shape, generator=torch.Generator().manual_seed(0))
+    frame[..., 8:12, 8:12] += 1
+    shares = []
+    for stream in (exact, near):
+        stream(first)
+        outputs = stream(frame)
+        assert stream.stats is not None
+        shares.append(stream.stats.work_share)
+    assert shares[1] < 0.8 * shares[0]
+    want = net.dense(frame)["map"]
+    assert (outputs["map"] - want).abs().mean() < 0.1 * want.abs().mean()
+
+
 class Do(nn.Module):
     """A function of a tensor and its modules: `Do(lambda x, conv: x + conv(x), nn.Conv2d(8, 8, 1))`."""
 

@@ -24,7 +24,7 @@ from fluxcompile.models import ZOO, build
 from fluxcompile.options import Frames
 from fluxcompile.program import Plan
 from fluxcompile.runtime.plan import CpuStream
-from tests.helpers import Do, assert_matches, seeded
+from tests.helpers import Do, assert_matches, assert_near_for_less, seeded
 from tests.kernels.compare import VARIANTS
 from tests.nets import TRAPS, Attention, Tokens, clips, nets, pans
 from tests.test_exact import Everything, quick
@@ -282,17 +282,7 @@ def test_a_larger_radius_computes_more_and_is_nearer(clip: list[Tensor]) -> None
 
 def test_an_approximate_policy_does_less_and_is_near(net: Net, clip: list[Tensor]) -> None:
     exact, near = stream_of(net), stream_of(net, Policy(exact=False, threshold=0.05, radius=4, gate=0.1))
-    shares = []
-    for stream in (exact, near):
-        stream(clip[0])
-        frame = clip[0] + 0.01 * torch.rand(clip[0].shape, generator=torch.Generator().manual_seed(0))
-        frame[..., 8:12, 8:12] += 1
-        outputs = stream(frame)
-        assert stream.stats is not None
-        shares.append(stream.stats.work_share)
-    assert shares[1] < 0.8 * shares[0]
-    want = net.dense(frame)["map"]
-    assert (outputs["map"] - want).abs().mean() < 0.1 * want.abs().mean()
+    assert_near_for_less(net, exact, near, clip[0])
 
 
 @quick(10)

@@ -78,12 +78,26 @@ class Step(msgspec.Struct, omit_defaults=True):
     body: "Graph | None" = None
 
 
+class Rolls(msgspec.Struct, omit_defaults=True, frozen=True):
+    """How a plan's maps roll with the camera: by multiples of `unit` frame pixels (y, x), whole cells of every map.
+
+    `maps` are [buffer, first row, h, w]; `placed` are the steps whose values know where they lie, all rows of which are
+    computed in the frame after a roll. Without a unit maps cannot roll, for a reason.
+    """
+
+    unit: list[int] = []
+    maps: list[list[int]] = []
+    placed: list[int] = []
+    reason: str = ""
+
+
 class Plan(msgspec.Struct, omit_defaults=True):
     """A frame for the CPU: buffers of (rows, channels) float32, masks of so many rows, steps in order."""
 
     buffers: list[tuple[int, int]] = []
     masks: list[int] = []
     steps: list[Step] = []
+    rolls: Rolls = Rolls()
 
     def text(self) -> str:
         """The plan to read, a line a step."""

@@ -33,6 +33,7 @@ from fluxcompile.passes.plan_convolution import CONVOLUTIONS
 from fluxcompile.passes.plan_masks import Masks
 from fluxcompile.passes.plan_moves import MOVES
 from fluxcompile.passes.plan_pointwise import POINTWISE
+from fluxcompile.passes.plan_rolls import find_rolls
 from fluxcompile.passes.plan_rows import ROWS
 from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of, size_of
 from fluxcompile.passes.plan_windows import WINDOWS
@@ -179,14 +180,12 @@ class Lowering:
         """The first rows of a packed value as a column."""
         return Part(value.storage, value.first, rows, 1, value.start, value.channels)
 
-    def copy_rows(self, node: Node, source: Value, to: Value, order: "np.ndarray[Any, Any]") -> None:
-        """The rows of a node's value that changed, into as many rows of `to`, channels in the given order."""
+    def copy_rows(self, node: Node, source: Value, to: Part, order: "np.ndarray[Any, Any]") -> None:
+        """The rows of a node's value that changed, into the rows of `to`, channels in the given order."""
         mask = self.masks.of(node.meta.get("changed", node.meta["miss"]))
         if not source.packed or not np.array_equal(source.order, order):
             source = self.copied(node, source, order)
-        self.step(
-            "pointwise", mask=mask, out=self.rows_of(to, source.rows), x=self.rows_of(source, source.rows), terms=[]
-        )
+        self.step("pointwise", mask=mask, out=to, x=self.rows_of(source, source.rows), terms=[])
 
     # --- nodes ---
 
@@ -337,9 +336,11 @@ class Lowering:
     def _bind(self) -> None:
         """Give every storage its place now that all are known."""
         buffers: dict[Storage, int] = {}
+        storages: dict[Storage, None] = {}
 
         def number(part: Part) -> dict[str, Any]:
             root = part.storage.root()[0]
+            storages[part.storage] = storages[root] = None
             if root not in buffers:
                 buffers[root] = len(buffers)
                 self.plan.buffers.append((root.rows, root.channels))
@@ -356,6 +357,11 @@ class Lowering:
 
         for step in self.plan.steps:
             step.args = plain(step.args)
+        seen = []
+        for storage in storages:
+            root, row, _ = storage.root()
+            seen += [(buffers[root], row + first, at) for first, at in storage.seen]
+        self.plan.rolls = find_rolls(self.plan, seen, self.constants)
 
 
 def _same(lowering: Lowering, node: Node) -> Value | None:

@@ -13,7 +13,7 @@ from torch.fx import Node
 from fluxcompile.geometry import Chain, free, free_shape, from_rows, has_rows, is_placed, to_rows
 from fluxcompile.ir import argument, op_name, operand, shape
 from fluxcompile.passes.flow import Join, Remap, domain, has_domain, layout
-from fluxcompile.passes.plan_values import Storage, Value, fresh, part_of
+from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of
 from fluxcompile.passes.rules import dims_of
 from fluxcompile.passes.rules_move import PAD, RESHAPE
 
@@ -180,7 +180,7 @@ def _join_rows(lowering: "Lowering", node: Node, tensors: list[Node], dim: int) 
     at = 0
     for t, v in zip(tensors, values, strict=True):
         rows = shape(t)[dim]
-        here = Value(out, layout(node), order.reshape(shape_), at)
+        here = Part(out, at, rows, 1, 0, channels)
         if v is None:
             value = np.broadcast_to(
                 lowering.tensor(t).numpy(), [s if i != dim else rows for i, s in enumerate(shape(node))]
@@ -189,7 +189,7 @@ def _join_rows(lowering: "Lowering", node: Node, tensors: list[Node], dim: int) 
             table = np.empty_like(flat)
             table[:, order] = flat
             name = lowering.constant(torch.from_numpy(table), "tokens")
-            lowering.step("constant", node=node, out=lowering.rows_of(here, rows), value={"@": name})
+            lowering.step("constant", node=node, out=here, value={"@": name})
         elif (
             np.array_equal(v.order, order)
             and v.storage.channels == channels

@@ -26,6 +26,8 @@ class Storage:
     """Must stay a buffer of its own."""
     home: "tuple[Storage, int, int] | None" = None
     """(storage, first row, first channel) it is a part of."""
+    seen: list[tuple[int, Layout]] = field(default_factory=list)
+    """(first row, layout) of every value in it."""
 
     def place(self, home: "Storage", row: int, channel: int) -> None:
         assert self.home is None
@@ -49,6 +51,9 @@ class Value:
     layout: Layout
     index: Index
     first: int = 0
+
+    def __post_init__(self) -> None:
+        self.storage.seen.append((self.first, self.layout))
 
     @property
     def rows(self) -> int:

@@ -15,7 +15,7 @@ from fluxcompile.kernels import _cpu
 from fluxcompile.kernels.cpu import act_term, best_variant
 from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
 from fluxcompile.options import Policy
-from fluxcompile.program import Input, Program, Step
+from fluxcompile.program import Input, Program, Rolls, Step
 from fluxcompile.runtime.frame import (
     DTYPES,
     FrameStats,
@@ -64,6 +64,7 @@ class CpuStream:
         self._inputs = program.graphs["dense"].inputs
         self._motion = [i for i in program.graphs["blocked"].inputs if i.role == "motion"]
         self._template, self._layers = program.template, program.layers
+        self._rolls = program.plan.rolls
         self._build = Builder(program, self.variant, threads)
         self._plan = self._build.plan
         self._segments = self._build.segments()
@@ -83,6 +84,19 @@ class CpuStream:
     def reset(self) -> None:
         """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
         self._fresh = True
+
+    def roll(self, dy: int, dx: int) -> None:
+        """Say that the next frame lies (dy, dx) pixels further down and to the right: the caches move along.
+
+        What comes in at the edges was not seen before and must be new in that frame; what lies near them keeps what it
+        had of its old neighbours, so that an exact stream runs dense, as does a plan that cannot roll by so much.
+        """
+        if (dy or dx) and not self._fresh:
+            unit = self._rolls.unit
+            if not self.policy.exact and unit and dy % unit[0] == 0 and dx % unit[1] == 0:
+                self._plan.roll(dy, dx)
+            else:
+                self.reset()
 
     def __call__(self, *frames: Any, miss: Any = None, motion: Any = None) -> Any:
         """The model's outputs for the next frame: torch tensors if it was one, else numpy arrays.
@@ -160,17 +174,20 @@ class Builder:
         self._regions: list[tuple[int, Region]] = []
         self._costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
         self._program = program
+        self._indices: list[tuple[int, int]] = []  # of each step of the program, those of the plan it became
         for step in data.steps:
             where = step.path or step.op
             if step.op not in STEPS:
                 raise ProgramError(f"{where}: unknown step {step.op}; this program was made by another version")
             try:
-                args = {k: self._argument(v) for k, v in step.args.items()}
+                args, first = {k: self._argument(v) for k, v in step.args.items()}, len(self.plan)
                 getattr(self, f"_{step.op}")(step, **args)
+                self._indices.append((first, len(self.plan)))
             except (ValueError, TypeError, LookupError, AttributeError) as e:
                 raise ProgramError(
                     f"{where}: the plan's step {step.op} does not fit ({e}); compile the model again"
                 ) from e
+        self._add_rolls(data.rolls)
 
     @property
     def images(self) -> list[int]:
@@ -194,6 +211,17 @@ class Builder:
         for _, region in self._regions:
             shares |= dict.fromkeys(region.layers, float(region.ran))
         return shares
+
+    def _add_rolls(self, rolls: Rolls) -> None:
+        try:
+            for buffer, first, h, w in rolls.maps:
+                (height, width), rows = self.input_sizes[0], self.buffers[buffer][first : first + h * w]
+                self.plan.rolls(rows.reshape(h, w, -1), (height // h, width // w))
+            for step in rolls.placed:
+                for index in range(*self._indices[step]):
+                    self.plan.placed(index)
+        except (ValueError, TypeError, LookupError) as e:
+            raise ProgramError(f"the plan's rolls do not fit ({e}); compile the model again") from e
 
     def _argument(self, value: Any) -> Any:
         match value:

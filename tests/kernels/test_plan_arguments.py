@@ -231,6 +231,14 @@ CASES: dict[str, tuple[Callable[[Built], Any], str]] = {
     "run unfed": (lambda b: (b.plan.bind(b.output, b.result), b.plan.run(True, 0, 2)), "input step 0 has no frame"),
     "run too far": (lambda b: (b.ready(), b.plan.run(True, 0, 3)), r"steps 0 \.\. 3 of 2"),
     "run backwards": (lambda b: (b.ready(), b.plan.run(True, 2, 1)), r"steps 2 \.\. 1 of 2"),
+    # what moves
+    "rolls scale": (lambda b: b.plan.rolls(b.x, (0, 1)), r"the scale is \(0, 1\)"),
+    "rolls part": (lambda b: b.plan.rolls(maps(2, 3, 4)[:, :, :2], (1, 1)), "the map must be dense"),
+    "roll nothing": (lambda b: b.plan.roll(1, 1), "no maps that roll"),
+    "roll half a cell": (lambda b: (b.plan.rolls(b.x, (2, 1)), b.plan.roll(1, 0)), "not whole cells of a map"),
+    "placed": (lambda b: b.plan.placed(2), "placed: there is no step 2"),
+    "bound to nothing": (lambda b: b.plan.bound_to(b.input, None), "step 0 is no reach"),
+    "bound to no step": (lambda b: b.plan.bound_to(7, None), "there is no step 7"),
     "bits": (lambda b: b.plan.bits(4), "bits: there is no mask 4"),
     "any": (lambda b: b.plan.any(-1), "any: there is no mask -1"),
     "count": (lambda b: b.plan.count(4), "count: there is no mask 4"),
@@ -251,6 +259,19 @@ def test_plan_refuses(case: str) -> None:
     b.ready()
     b.plan.run(True, 0, 2)
     np.testing.assert_array_equal(b.result, b.frame)
+
+
+def test_bounds_are_of_the_frame() -> None:
+    b = Built()
+    reach = b.plan.reach(b.other, b.six, 3)
+    for given, message in ((np.zeros(5, np.uint8), "of 6 pixels"), (np.zeros(6, np.float32), "must be of type uint8")):
+        with pytest.raises(ValueError, match=message):
+            b.plan.bound_to(reach, given)
+    b.ready()
+    b.plan.feed(b.input, b.frame, np.array([1, 0, 0, 0, 0, 0], np.uint8))
+    b.plan.bound_to(reach, np.array([0, 0, 0, 0, 1, 0], np.uint8))
+    b.plan.run(False, 0, len(b.plan))
+    assert list(b.plan.bits(b.other)) == [1, 0, 0, 0, 1, 0]  # what misses may always change
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

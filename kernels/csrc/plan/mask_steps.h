@@ -239,14 +239,17 @@ struct LimitStep : PlanStep {
     }
 };
 
-// out = the cells within `radius` of a set one (a square); all where the radius is negative.
+// out = the cells within `radius` of a set one (a square); all where the radius is negative. Or the cells it is given.
 struct ReachStep : PlanStep {
     Mask *in, *out;
     int width;
+    const uint8_t* given = nullptr;
     std::vector<uint8_t> pad, sum;
 
     void run(const Frame& frame) override {
-        if (frame.fresh || frame.radius < 0) return out->fill();
+        if (frame.fresh) return out->fill();
+        if (given) return take_given();
+        if (frame.radius < 0) return out->fill();
         if (!in->any() || frame.radius == 0) return out->copy(*in);
         const int height = in->rows() / width, r = std::min(frame.radius, std::max(height, width));
         const int top = std::max(0, in->low() / width - r), bottom = std::min(height, (in->high() - 1) / width + 1 + r);
@@ -267,6 +270,15 @@ struct ReachStep : PlanStep {
             }
         }
         out->close(top * width, bottom * width);
+    }
+
+  private:
+    // Whatever misses may at least change itself.
+    void take_given() {
+        uint8_t* to = out->open();
+        const uint8_t* from = in->bits();
+        for (int i = 0; i < out->rows(); ++i) to[i] = (given[i] | from[i]) != 0;
+        out->close(0, out->rows());
     }
 };
 

@@ -269,6 +269,7 @@ class Plan {
         require(to.step == to.channels, op, ": out must be dense");
         keep({}, out, {});
         inputs_.push_back(size());
+        input_widths_[size()] = to.width;
         return bytes ? add(make_input<uint8_t>(mask, to, out, planar)) : add(make_input<float>(mask, to, out, planar));
     }
 
@@ -313,6 +314,59 @@ class Plan {
         bound_[index] = to;
     }
 
+    // A map that rolls with the camera: its cells are `scale` (y, x) frame pixels apart.
+    void rolls(const Result& map, Pair scale) {
+        const char* op = "rolls";
+        const View at = view(op, "map", map);
+        require(at.step == at.channels, op, ": the map must be dense");
+        require(scale.first >= 1 && scale.second >= 1, op, ": the scale is (", scale.first, ", ", scale.second, ")");
+        rolling_.push_back({static_cast<float*>(map.data()), at.height, at.width, at.channels, scale});
+        keep({}, map, {});
+    }
+
+    // The values of this step know where they lie: all rows are computed in the frame after a roll.
+    void placed(int index) {
+        require(index >= 0 && index < size(), "placed: there is no step ", index);
+        steps_[static_cast<size_t>(index)]->placed = true;
+    }
+
+    // Every map that rolls moves by (dy, dx) frame pixels, down and to the right, around the edges.
+    void roll(int dy, int dx) {
+        const char* op = "roll";
+        for (const Rolling& map : rolling_) {
+            require(dy % map.scale.first == 0 && dx % map.scale.second == 0, op, ": (", dy, ", ", dx,
+                    ") pixels are not whole cells of a map of scale (", map.scale.first, ", ", map.scale.second, ")");
+        }
+        require(!rolling_.empty(), op, ": this plan has no maps that roll");
+        nb::gil_scoped_release unlocked;
+        pool_.run(std::min(pool_.size(), static_cast<int>(rolling_.size())), [&](int t) {
+            for (size_t i = static_cast<size_t>(t); i < rolling_.size(); i += static_cast<size_t>(pool_.size())) {
+                const Rolling& map = rolling_[i];
+                roll_lines(map.at, map.height, map.width, map.channels, dy / map.scale.first, dx / map.scale.second);
+            }
+        });
+        for (const int index : inputs_) {
+            PlanStep* step = steps_[static_cast<size_t>(index)].get();
+            const int width = input_widths_.at(index);
+            if (auto* bytes = dynamic_cast<InputStep<uint8_t>*>(step)) bytes->roll(dy, dx, width);
+        }
+        frame_.rolled = true;
+    }
+
+    // Which cells the changes of a frame may spread to (uint8), instead of a radius; none: the radius.
+    void bound_to(int index, const std::optional<Array>& given) {
+        const char* op = "bound_to";
+        require(index >= 0 && index < size(), op, ": there is no step ", index);
+        auto* step = dynamic_cast<ReachStep*>(steps_[static_cast<size_t>(index)].get());
+        require(step != nullptr, op, ": step ", index, " is no reach");
+        step->given = nullptr;
+        if (!given) return;
+        require(is_dense(*given) && static_cast<int64_t>(given->size()) == step->out->rows(), op,
+                ": the mask must be dense, of ", step->out->rows(), " pixels");
+        step->given = data_of<uint8_t>(op, "the mask", *given);
+        bounds_[index] = *given;
+    }
+
     void set(float threshold, float gate, int radius) {
         require(threshold >= 0 && gate >= 0, "set: threshold is ", threshold, ", gate is ", gate,
                 "; both must be at least 0");
@@ -337,6 +391,7 @@ class Plan {
         frame_.fresh = fresh;
         if (!timed_) {
             for (int i = begin; i < end; ++i) steps_[static_cast<size_t>(i)]->run(frame_);
+            frame_.rolled &= end < size();
             return;
         }
         took_ms_.resize(steps_.size());
@@ -346,6 +401,7 @@ class Plan {
             took_ms_[static_cast<size_t>(i)] =
                 std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count();
         }
+        frame_.rolled &= end < size();
     }
 
     // The mask's bytes.
@@ -497,7 +553,14 @@ class Plan {
 
     const Kernels& kernels_;
     Threads pool_;
-    Frame frame_ = {nullptr, nullptr, true, 0, 0, -1};
+    struct Rolling {
+        float* at;
+        int height, width, channels;
+        Pair scale;
+    };
+
+    Frame frame_ = {nullptr, nullptr, true, false, 0, 0, -1};
+    std::vector<Rolling> rolling_;
     std::vector<std::unique_ptr<Mask>> masks_;
     std::vector<std::unique_ptr<PlanStep>> steps_;
     std::vector<std::unique_ptr<std::vector<Step>>> terms_;
@@ -508,7 +571,9 @@ class Plan {
     std::vector<Result> results_;
     std::map<int, Result> bound_;
     std::map<int, int64_t> sizes_;
+    std::map<int, Array> bounds_;
     std::vector<int> inputs_;
+    std::map<int, int> input_widths_;
     std::vector<nb::object> kept_;
     std::vector<std::unique_ptr<char, ScratchFree>> memory_;
     std::vector<char*> scratch_;
@@ -552,6 +617,10 @@ void bind_plan(nb::module_& m) {
              "size"_a)
         .def("feed", &Plan::feed, "index"_a, "frame"_a.noconvert(), "given"_a.noconvert().none())
         .def("bind", &Plan::bind, "index"_a, "to"_a.noconvert())
+        .def("rolls", &Plan::rolls, "map"_a.noconvert(), "scale"_a)
+        .def("placed", &Plan::placed, "index"_a)
+        .def("roll", &Plan::roll, "dy"_a, "dx"_a)
+        .def("bound_to", &Plan::bound_to, "index"_a, "given"_a.noconvert().none())
         .def("set", &Plan::set, "threshold"_a, "gate"_a, "radius"_a)
         .def("run", &Plan::run, "fresh"_a, "begin"_a, "end"_a)
         .def("bits", &Plan::bits, "mask"_a)

@@ -12,6 +12,7 @@ struct Frame {
     Threads* pool;
     char** scratch;  // one for each thread
     bool fresh;      // every row of every map is computed
+    bool rolled;     // the maps were rolled: what knows its place is computed anew
     float threshold, gate;
     int radius;  // negative: no limit
 };
@@ -19,7 +20,8 @@ struct Frame {
 struct PlanStep {
     virtual ~PlanStep() = default;
     virtual void run(const Frame& frame) = 0;
-    int done = 0;  // rows computed in the last frame
+    int done = 0;         // rows computed in the last frame
+    bool placed = false;  // its values know where they lie: all of them are computed in the frame after a roll
 };
 
 }  // namespace flux

@@ -6,6 +6,7 @@
 
 #include "../cpu/kernels.h"
 #include "mask.h"
+#include "roll.h"
 #include "step.h"
 
 namespace flux {
@@ -24,14 +25,15 @@ struct KernelStep : PlanStep {
     float bound = 0;
 
     void run(const Frame& frame) override {
-        const std::vector<int32_t>& cells = rows();
+        const std::vector<int32_t>& cells = rows(frame);
         const int n = done = static_cast<int>(cells.size());
         if (!n) {
             if (changed) changed->clear();
             return;
         }
         // Where spreading is bounded anyway, a gate that only stops equal rows costs more than it saves.
-        const bool gated = changed && !frame.fresh && (frame.gate > 0 || frame.radius < 0);
+        const bool whole = frame.rolled && placed;
+        const bool gated = changed && !frame.fresh && !whole && (frame.gate > 0 || frame.radius < 0);
         if (gated) flags.resize(static_cast<size_t>(n));
         const int parts = n * row_cost < 1e5 ? 1 : std::min(n, frame.pool->size());
         frame.pool->run(parts, [&](int t) {
@@ -49,7 +51,9 @@ struct KernelStep : PlanStep {
         });
         if (!changed) return;
         if (frame.fresh && frame.gate > 0) bound = deviation();
-        if (!gated) {
+        if (whole) {
+            changed->fill();
+        } else if (!gated) {
             changed->copy(*mask);
         } else {
             uint8_t* to = changed->open();
@@ -59,7 +63,15 @@ struct KernelStep : PlanStep {
     }
 
   private:
-    const std::vector<int32_t>& rows() {
+    const std::vector<int32_t>& rows(const Frame& frame) {
+        if (frame.rolled && placed) {
+            own.clear();
+            for (int32_t cell = 0; cell < mask->rows(); ++cell) {
+                if (cell / p.out.width % step_y == phase_y && cell % p.out.width % step_x == phase_x)
+                    own.push_back(cell);
+            }
+            return own;
+        }
         if (step_y == 1 && step_x == 1) return mask->cells();
         own.clear();
         for (const int32_t cell : mask->cells()) {
@@ -122,14 +134,15 @@ struct MeanStep : PlanStep {
     std::vector<float> sums;
 
     void run(const Frame& frame) override {
-        done = frame.fresh || mask->any();
+        const bool whole = frame.fresh || frame.rolled;
+        done = whole || mask->any();
         if (!done) return;
         const int rows = in.height * in.width, spans = (rows + kSpan - 1) / kSpan;
         sums.resize(static_cast<size_t>(spans) * static_cast<size_t>(channels));
         const uint8_t* bits = mask->bits();
         for (int s = 0; s < spans; ++s) {
             const int begin = s * kSpan, end = std::min(rows, begin + kSpan);
-            if (!frame.fresh && !std::memchr(bits + begin, 1, static_cast<size_t>(end - begin))) continue;
+            if (!whole && !std::memchr(bits + begin, 1, static_cast<size_t>(end - begin))) continue;
             float* sum = sums.data() + static_cast<ptrdiff_t>(s) * channels;
             std::fill(sum, sum + channels, 0.f);
             for (int r = begin; r < end; ++r) {
@@ -155,7 +168,7 @@ struct HoldStep : PlanStep {
     Mask *mask, *changed;
 
     void run(const Frame& frame) override {
-        if (!frame.fresh && !mask->any()) return changed->clear();
+        if (!frame.fresh && !frame.rolled && !mask->any()) return changed->clear();
         double change = 0, norm = 0;
         bool finite = true;
         for (int c = 0; c < channels; ++c) {
@@ -193,6 +206,16 @@ struct InputStep : PlanStep {
             compare(frame.threshold);
         }
         done = mask->count();
+    }
+
+    // The bytes that came move as the map `out` (its rows lines of `width` pixels) does.
+    void roll(int dy, int dx, int width) {
+        if (!held.empty() && planar) {
+            for (int c = 0; c < channels; ++c)
+                roll_lines(held.data() + static_cast<ptrdiff_t>(c) * rows, rows / width, width, 1, dy, dx);
+        } else if (!held.empty()) {
+            roll_lines(held.data(), rows / width, width, channels, dy, dx);
+        }
     }
 
     // No NaN and no infinity in what would be read.
@@ -329,7 +352,7 @@ struct OutputStep : PlanStep {
     float* out = nullptr;
 
     void run(const Frame& frame) override {
-        if (frame.fresh || mask->full()) {
+        if (frame.fresh || frame.rolled || mask->full()) {
             done = in.height * in.width;
             constexpr int kSpan =
                 32;  // rows and channels at a time, so that what is read and written stays in the cache

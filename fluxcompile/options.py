@@ -40,12 +40,22 @@ class Policy:
 
     threshold: an input pixel counts as changed when any channel moved by more than this from the reference image,
         in the units of the model's input (of uint8 frames: grey levels).
-    radius: how far a changed pixel may spread, in frame pixels; None follows every window to the end.
+    radius: how far a changed pixel may spread, in frame pixels; None follows every window to the end. What misses in
+        the background does not spread.
     residual: how far a block of 8 x 8 pixels may be from the reference image, its mean absolute difference in frame
-        values; 0 looks at each pixel alone (`threshold`).
+        values; 0 looks at each pixel alone (`threshold`). With a task, of what is salient in its last outputs.
+    background: the same for what is not salient; 0 makes no difference. What touches such a block within two blocks
+        is held to `residual`.
+    texture: the share of a block's own contrast that is added to `background`: texture seen half a pixel off.
+    edge: the same for the outermost 16 pixels of the frame, where new things come in.
+    support: how many of the 3 x 3 blocks around a block must miss for it to count, two more in the background.
+    anchor: frames may be smaller than the net's input; they lie in its middle and move there as the camera moves.
+    freshness: the share of all blocks that are doubtful, the oldest and most salient, computed anew in each frame.
+    budget_ms: time a frame may take; what misses by least is left for later. 0 knows no limit.
     exposure: with `residual`, frames are seen in the light of the reference image (gain and bias of each channel,
         fitted where both match) when more blocks match so; where hardly anything matches, the scene was cut.
-    dense: the share of blocks beyond it from which the whole frame is computed anew: that is then the faster way.
+    dense: the share of the frame's blocks that miss (are beyond `background`, where that is given) from which
+        everything is computed anew: that is then the faster way.
     gate: a recomputed cell counts as changed when its largest change exceeds `gate` times the spread (standard
         deviation) of its map.
     """
@@ -57,26 +67,45 @@ class Policy:
     residual: float = 0.0
     exposure: bool = False
     dense: float = 0.6
+    background: float = 0.0
+    texture: float = 0.5
+    edge: float = 0.0
+    support: int = 0
+    anchor: bool = False
+    freshness: float = 0.0
+    budget_ms: float = 0.0
 
     def __post_init__(self) -> None:
         if self.exact and (self.threshold or self.radius is not None or self.gate or self.residual):
             raise OptionError(
                 "Policy: exact=True leaves no room for threshold, radius, gate or residual; pass exact=False"
             )
-        if self.exposure and not self.residual:
-            raise OptionError("Policy: exposure compensates what residual measures; give residual too")
+        if not self.residual:
+            for name in ("exposure", "background", "edge", "support", "freshness", "budget_ms"):
+                if getattr(self, name):
+                    raise OptionError(f"Policy: {name} goes by what residual measures; give residual too")
+        if self.background and self.background < self.residual:
+            raise OptionError("Policy: background is for what matters less; it must not be below residual")
         if self.threshold and self.residual:
             raise OptionError("Policy: threshold looks at pixels, residual at blocks; give one of them")
-        knobs = (self.threshold, self.gate, self.residual, self.radius or 0)
-        if not all(math.isfinite(k) and k >= 0 for k in knobs):
-            raise OptionError(
-                f"Policy: threshold, radius, gate and residual must not be negative and must be finite, got {self}"
-            )
-        if not 0 <= self.dense <= 1:
-            raise OptionError(f"Policy: dense is {self.dense}; it is a share of blocks, from 0 to 1")
+        for name in ("threshold", "radius", "gate", "residual", "background", "texture", "edge", "budget_ms"):
+            knob = getattr(self, name) or 0
+            if not (math.isfinite(knob) and knob >= 0):
+                raise OptionError(f"Policy: {name} must not be negative and must be finite, got {knob}")
+        for name in ("dense", "freshness"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"Policy: {name} is {getattr(self, name)}; it is a share of blocks, from 0 to 1")
+        if not 0 <= self.support <= 7:
+            raise OptionError(f"Policy: support is {self.support}; it counts blocks, from 0 to 7")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+VIDEO = Policy(
+    exact=False, residual=2.0, radius=12, background=14.0, edge=5.0, support=4, dense=0.4, exposure=True, anchor=True
+)
+"""For detectors on camera frames (bytes)."""
 
 
 def dump_folder() -> Path | None:

@@ -14,15 +14,29 @@ DTYPES = {"f32": np.float32, "u8": np.uint8}
 """What the CPU kernels take, by the names of programs."""
 
 
+CAUSES = ("hit", "stale", "salient", "background", "edge", "refreshed", "dense")
+"""What a block can be: reused, reused though doubtful, or missed, and why."""
+
+
 @dataclass(frozen=True)
 class FrameStats:
-    """What one frame cost. `work_share` is MACs executed over MACs of a dense frame; `miss` the pixels seen anew."""
+    """What one frame cost. `work_share` is MACs executed over MACs of a dense frame; `miss` the pixels seen anew.
+
+    causes: uint8 per block of 8 x 8 pixels, what `CAUSES` calls it; None where no policy looked at blocks. offset:
+    where the frame lies on the net's input; shift, roll: how far it, and then everything, was moved in this frame.
+    vectors: motion of blocks of 16 x 16 pixels of the frame, as `Alignment.vectors`.
+    """
 
     frame: int
     work_share: float
     miss: npt.NDArray[np.bool_]
     dense: bool
     layers: dict[str, float]
+    causes: npt.NDArray[np.uint8] | None = None
+    offset: tuple[int, int] = (0, 0)
+    shift: tuple[int, int] = (0, 0)
+    roll: tuple[int, int] = (0, 0)
+    vectors: npt.NDArray[np.int32] | None = None
 
 
 def to_array(value: Any, what: str = "a frame") -> npt.NDArray[Any]:

@@ -1,4 +1,9 @@
-"""The miss classifier: which pixels of a frame must be computed anew, told by how far blocks are from the reference."""
+"""The miss classifier: which blocks of a frame must be computed anew, told by how far they are from the reference.
+
+Salience is what the task makes of the last outputs, a weight in [0, 1] for each block of 8 x 8 pixels. Salient blocks
+are held to a tight threshold and may spread; others miss only where something clearly changed. What is left out though
+it differs is stale: it grows old, and is repaired by and by.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,92 +13,241 @@ import numpy.typing as npt
 
 from fluxcompile.kernels import _cpu
 from fluxcompile.options import Policy
+from fluxcompile.runtime.blocks import around, block_residual, near
+from fluxcompile.runtime.budget import Latency
+from fluxcompile.runtime.canvas import Canvas, Pair
+from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.motion import Alignment, Exposure, Reference, align
 
 Array = npt.NDArray[Any]
+Grid = npt.NDArray[np.bool_]
 BLOCK = 8
 """Frame pixels a side of what is missed or hit together."""
+FAR = 1 << 24
+"""A radius beyond every frame."""
+DRIFT = 1 / 16
+"""Share of white by which the light may have changed since the reference; beyond it, dark and bright are cut off."""
+EDGE = 2
+"""Blocks along the frame's edges where new things come in."""
+GROWN = 2
+"""Blocks around a miss of the background that are held to the salient threshold."""
+STRICTER = 2
+"""More blocks that must miss together in the background than where it is salient."""
+HIT, STALE, SALIENT, BACKGROUND, AT_EDGE, REFRESHED, DENSE = range(len(CAUSES))
 
 
-def block_residual(
-    frame: Array,
-    planar: bool,
-    reference: npt.NDArray[np.float32],
-    block: int = BLOCK,
-    exposure: Exposure | None = None,
-) -> Array:
-    """float32 (blocks_y, blocks_x): the mean absolute difference of each block, over its pixels and channels.
-
-    frame: uint8 or float32 (height, width, channels), planar (channels, height, width). reference: float32 (height,
-    width, channels). Blocks at the far edges are what is left of the frame. exposure: in whose light frames are seen.
-    """
-    h, w, c = reference.shape
-    found = np.empty((-(-h // block), -(-w // block)), dtype=np.float32)
-    gain, bias = (exposure.gain, exposure.bias) if exposure else ((1.0,) * c, (0.0,) * c)
-    gains, biases = (np.array(v * c if len(v) == 1 else v, dtype=np.float32) for v in (gain, bias))
-    _cpu.block_residual(np.ascontiguousarray(frame), planar, reference, block, gains, biases, found)
-    return found
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classes:
     """What a frame was found to be: the image to take its new pixels from, and which these are.
 
-    `miss` is bool (height, width), None for a frame better run dense: a scene cut, or blocks that miss everywhere.
+    `miss` is uint8 (height, width), None for a frame better run dense; `bound` the pixels that its changes may reach,
+    None where they reach as far as windows do.
     """
 
-    frame: Array
+    image: Array
     miss: Array | None
+    bound: Array | None
 
 
 class Classifier:
-    """Decides for one camera which pixels must be computed anew, by `residual` and `exposure` of its policy."""
+    """Decides for one camera which pixels must be computed anew, by the residual and its companions in a policy."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, canvas: Canvas | None = None) -> None:
+        self.policy, self.canvas = policy, canvas
+        self.latency = Latency()
+        self.alignment: Alignment | None = None
+        self.shift: Pair = (0, 0)
+        self.roll: Pair = (0, 0)
+        self.causes: npt.NDArray[np.uint8] | None = None
+        self._salience: npt.NDArray[np.float32] | None = None
         self._reference: Reference | None = None
         self._changed: Array | None = None
-        self._last: Alignment | None = None
+        self._residual: npt.NDArray[np.float32] | None = None
+        self._age: npt.NDArray[np.int32] | None = None
+        self._masks: tuple[Array, Array] | None = None
 
-    def __call__(self, frame: Array, planar: bool, reference: npt.NDArray[np.float32]) -> Classes:
-        """frame and reference as `block_residual` takes them; the reference is what the caches were computed from."""
-        h, w, _ = reference.shape
-        exposure = None
-        if self.policy.exposure:
-            self._last = self._aligned(frame, reference)
-            exposure = self._last.exposure
-        missed = ~(block_residual(frame, planar, reference, exposure=exposure) <= self.policy.residual)
-        cut = self._last is not None and self._last.is_cut
-        if cut or missed.mean() > self.policy.dense:
-            return Classes(frame, None)
-        mask: Array = np.ascontiguousarray(missed.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)[:h, :w])
-        return Classes(frame if exposure is None else _lit(frame, planar, mask, exposure), mask)
+    # --- one frame ---
 
-    def saw(self, miss: Array | None) -> None:
-        """The reference has become the frame: where `miss` is set, or (None) everywhere."""
+    def align(self, frame: Array, planar: bool, reference: npt.NDArray[np.float32]) -> bool:
+        """Look where the frame lies; False if it is better run dense. Before `classify`, everything moves by `roll`.
+
+        frame: the camera's, (height, width, channels) or planar. reference: float32 (height, width, channels) of the
+        net's input, what the caches were computed from.
+        """
+        self.shift = self.roll = (0, 0)
+        if not (self.policy.exposure or self.policy.anchor):
+            return True
+        view = reference if self.canvas is None else self.canvas.of(reference, planar=False)
+        self.alignment = found = self._aligned(frame, view)
+        if self.canvas is not None and self.policy.anchor and found.shift != (0, 0):
+            roll = self.canvas.move(found.shift)
+            if roll is None:
+                return False
+            self.shift, self.roll = found.shift, roll
+            self._reference = None  # it is seen through another window now
+            self._roll_state()
+        return not self.policy.exposure or _drift(found.exposure, 255 if frame.dtype == np.uint8 else 1) <= DRIFT
+
+    def classify(self, image: Array, planar: bool, reference: npt.NDArray[np.float32]) -> Classes:
+        """image: of the net's size, with the frame in it; a canvas's is changed where it is new, to other light."""
+        policy, exposure = self.policy, self.alignment.exposure if self.policy.exposure and self.alignment else None
+        residual = block_residual(image, planar, reference, BLOCK, exposure)
+        strong = ~(residual <= (policy.background or policy.residual))
+        if policy.background and policy.texture:
+            contrast = np.empty_like(residual)
+            _cpu.block_contrast(image, planar, BLOCK, residual, policy.background, contrast)
+            strong = ~(residual <= policy.background + policy.texture * contrast)
+        inside = self._inside(residual.shape)
+        if np.count_nonzero(strong & inside) > policy.dense * np.count_nonzero(inside):
+            return Classes(image, None, None)
+        causes = self._causes(residual, strong, inside)
+        self._residual = residual
+        self._leave_for_later(causes)
+        levels = np.zeros(causes.shape, np.uint8)
+        levels[causes >= SALIENT] = 1
+        levels[(causes == BACKGROUND) | (causes == REFRESHED)] = 2
+        self.causes = causes
+        self._grow_old(causes)
+        if exposure is not None and self.canvas is None:
+            image = image.copy()
+        self._expose(image, planar, levels)
+        miss, bound = self._painted(levels, reference.shape[:2])
+        return Classes(image, miss, bound if policy.radius is not None else None)
+
+    def saw(self, salience: npt.NDArray[np.float32] | None, miss: Array | None) -> None:
+        """The frame was computed: its outputs are salient there, the reference changed where it missed (None: all)."""
+        self._salience, self._changed = salience, miss
         if miss is None:
-            self._reference = None
-        self._changed = miss
+            self._reference = self._age = None
+            self.causes = None
 
-    def _aligned(self, frame: Array, reference: npt.NDArray[np.float32]) -> Alignment:
+    # --- idle time ---
+
+    def refreshed(self, miss: Array, salience: npt.NDArray[np.float32] | None) -> None:
+        """The blocks that `stalest` gave were computed."""
+        self._salience = salience
+        if self._changed is not None:
+            self._changed = self._changed | miss
+
+    def stalest(self, count: int) -> Classes | None:
+        """Of the last frame the doubtful blocks that are oldest and most salient; None if there are none."""
+        if self._age is None or self.canvas is None or self.causes is None:
+            return None
+        due = self._due(self._age > 0, count)
+        if not due.any():
+            return None
+        self._age[due] = 0
+        self.causes[due] = REFRESHED
+        levels = due.astype(np.uint8) * 2
+        self._expose(self.canvas.image, self.canvas.planar, levels)
+        return Classes(self.canvas.image, *self._painted(levels, self.canvas.size))
+
+    # --- parts ---
+
+    def _aligned(self, frame: Array, view: Array) -> Alignment:
         if self._reference is None:
             levels = (0.0, 255.0) if frame.dtype == np.uint8 else (0.0, 1.0)
-            self._reference = Reference(reference, levels=levels)
+            self._reference = Reference(view, levels=levels)
         else:
-            self._reference.update(reference, self._changed)
-        return align(frame, self._reference, self._last, refine=False)
+            changed = self._changed
+            if changed is not None and self.canvas is not None:
+                changed = self.canvas.of(changed, planar=False)
+            self._reference.update(view, None if changed is None else np.ascontiguousarray(changed).view(np.bool_))
+        return align(frame, self._reference, self.alignment, refine=self.policy.anchor)
+
+    def _causes(self, residual: Array, strong: Grid, inside: Grid) -> npt.NDArray[np.uint8]:
+        policy = self.policy
+        differs = ~(residual <= policy.residual)
+        salience = self._salience if policy.background else None
+        if salience is not None:
+            if policy.support:
+                strong = strong & (around(strong) >= policy.support + STRICTER)
+            strong = strong | (near(strong, GROWN) & differs)
+        salient: Grid = np.ones_like(strong) if salience is None else salience > 0
+        missed = salient & differs
+        edge = np.zeros_like(strong)
+        if policy.edge and salience is not None:
+            outside = near(np.pad(~inside, EDGE, constant_values=True), EDGE)[EDGE:-EDGE, EDGE:-EDGE]
+            edge = inside & outside & ~salient & ~(residual <= policy.edge)
+        if policy.support:
+            together = around(missed | edge | strong) >= policy.support
+            missed, edge = missed & together, edge & together
+        causes = np.where(differs, STALE, HIT).astype(np.uint8)
+        if salience is not None:
+            causes[strong] = BACKGROUND
+        causes[edge] = AT_EDGE
+        causes[missed] = SALIENT
+        if policy.freshness and self._age is not None:
+            due = self._due((causes == STALE) & (self._age > 0), max(1, round(policy.freshness * causes.size)))
+            causes[due] = REFRESHED
+        return causes
+
+    def _expose(self, image: Array, planar: bool, levels: npt.NDArray[np.uint8]) -> None:
+        """See the blocks that are set in the reference's light."""
+        if not self.policy.exposure or self.alignment is None or self.alignment.exposure is None:
+            return
+        channels, light = image.shape[0 if planar else 2], self.alignment.exposure
+        gain, bias = (np.resize(np.array(v, np.float32), channels) for v in (light.gain, light.bias))
+        _cpu.expose_blocks(image, planar, BLOCK, levels, gain, bias)
+
+    def _leave_for_later(self, causes: npt.NDArray[np.uint8]) -> None:
+        """Take the blocks that matter most, as many as the budget has time for; the others become stale."""
+        if not self.policy.budget_ms:
+            return
+        chosen = causes >= SALIENT
+        most = self.latency.most(self.policy.budget_ms)
+        if most is None or np.count_nonzero(chosen) <= most:
+            return
+        assert self._residual is not None
+        criticality = np.where(chosen, self._residual * (1 + self._weights(causes.shape)), -1.0)
+        if self._age is not None:
+            criticality = np.where(chosen, criticality * (1 + self._age), criticality)
+        left = np.argsort(-criticality, axis=None, kind="stable")[most : np.count_nonzero(chosen)]
+        causes.reshape(-1)[left] = STALE
+
+    def _weights(self, shape: tuple[int, ...]) -> Array:
+        return np.zeros(shape, np.float32) if self._salience is None else self._salience
+
+    def _due(self, stale: Grid, count: int) -> Grid:
+        """Of the stale blocks the oldest and most salient."""
+        if self._age is None or self._residual is None:
+            return np.zeros_like(stale)
+        rank = np.where(stale, self._age * self._residual * (1 + self._weights(stale.shape)), 0)
+        due = np.zeros(stale.size, np.bool_)
+        due[np.argsort(-rank, axis=None, kind="stable")[:count]] = True
+        return due.reshape(stale.shape) & (rank > 0)
+
+    def _grow_old(self, causes: npt.NDArray[np.uint8]) -> None:
+        if self._age is None:
+            self._age = np.zeros(causes.shape, np.int32)
+        self._age = np.where(causes == STALE, self._age + 1, 0).astype(np.int32)
+
+    def _roll_state(self) -> None:
+        by = tuple(n // BLOCK for n in self.roll)
+        if any(by):
+            age, salience = self._age, self._salience
+            self._age = None if age is None else np.roll(age, by, (0, 1))
+            self._salience = None if salience is None else np.roll(salience, by, (0, 1))
+
+    def _inside(self, shape: tuple[int, ...]) -> Grid:
+        """The blocks that the frame touches."""
+        if self.canvas is None:
+            return np.ones(shape, np.bool_)
+        inside = np.zeros(shape, np.bool_)
+        (y, x), (h, w) = self.canvas.offset, self.canvas.frame
+        inside[y // BLOCK : -(-(y + h) // BLOCK), x // BLOCK : -(-(x + w) // BLOCK)] = True
+        return inside
+
+    def _painted(self, levels: npt.NDArray[np.uint8], size: tuple[int, ...]) -> tuple[Array, Array]:
+        if self._masks is None:
+            self._masks = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        radius = FAR if self.policy.radius is None else min(self.policy.radius, FAR)
+        _cpu.paint_blocks(levels, BLOCK, [radius, 0], *self._masks)
+        return self._masks
 
 
-def _lit(frame: Array, planar: bool, mask: Array, exposure: Exposure) -> Array:
-    """The frame in the reference's light where the mask is set."""
-    shape = (-1, 1) if planar else (1, -1)
-    gain, bias = (np.array(v, dtype=np.float32).reshape(shape) for v in (exposure.gain, exposure.bias))
-    found = frame.copy()
-    seen = (found[:, mask] if planar else found[mask]) * gain + bias
-    if frame.dtype == np.uint8:
-        seen = np.rint(seen).clip(0, 255)
-    if planar:
-        found[:, mask] = seen
-    else:
-        found[mask] = seen
-    return found
+def _drift(light: Exposure | None, white: float) -> float:
+    """How far a medium grey has moved, over white."""
+    if light is None:
+        return 0.0
+    return max(abs((g - 1) * white / 2 + b) for g, b in zip(light.gain, light.bias, strict=True)) / white

@@ -5,17 +5,20 @@ it returns are read-only, and the next frame writes only what changed into them 
 results are copied when they are kept, or wanted as torch tensors.
 """
 
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.errors import ProgramError
-from fluxcompile.kernels import _cpu
-from fluxcompile.kernels.cpu import act_term, best_variant
-from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
+from fluxcompile.errors import InputError, OptionError, ProgramError
+from fluxcompile.kernels.cpu import best_variant
 from fluxcompile.options import Policy
-from fluxcompile.program import Input, Program, Rolls, Step
+from fluxcompile.program import Input, Program
+from fluxcompile.runtime.build_plan import Builder
+from fluxcompile.runtime.canvas import Canvas
 from fluxcompile.runtime.frame import (
     DTYPES,
     FrameStats,
@@ -28,32 +31,32 @@ from fluxcompile.runtime.frame import (
     require_fit,
     to_array,
 )
-from fluxcompile.runtime.miss import Classifier
-from fluxcompile.runtime.region import Region
-from fluxcompile.runtime.results import Results
+from fluxcompile.runtime.miss import BLOCK, DENSE, FAR, SALIENT, Classes, Classifier
 
 Array = npt.NDArray[Any]
-ALIGNMENT = 64
-FAR = 1 << 24
-"""A radius beyond every frame."""
-
-
-STEPS = {
-    *("join", "window", "limit", "reach"),
-    *("conv2d", "conv_transpose2d", "pool2d", "resample2d", "pointwise", "layer_norm", "softmax", "attention"),
-    *("gather", "mean", "hold", "constant", "input", "output", "result", "region"),
-}
-"""What a plan is made of; `Builder` has a method for each."""
+SLICE = 64
+"""Blocks that are refreshed between two looks at the clock."""
+Salience = Callable[[Sequence[Array], tuple[int, int]], npt.NDArray[np.float32]]
+"""Of a frame's outputs and the net's size: a weight in [0, 1] for each block of 8 x 8 pixels."""
 
 
 class CpuStream:
     """Frames of one camera, in order. A frame that is refused (InputError) leaves the caches as they were.
 
-    threads: of the kernels; results do not depend on how many. variant: of the kernels, the best of this machine when
-    not given.
+    salience: what of the outputs matters; without it everything does. threads: of the kernels; results do not depend on
+    how many. variant: of the kernels, the best of this machine when not given. clock: seconds, for the policy's budget.
     """
 
-    def __init__(self, program: Program, policy: Policy, *, threads: int = 1, variant: str | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        policy: Policy,
+        *,
+        salience: Salience | None = None,
+        threads: int = 1,
+        variant: str | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         if program.plan is None:
             taken = ", ".join(f"{i.name} {i.dtype}" for i in program.graphs["dense"].inputs)
             raise ProgramError(
@@ -68,7 +71,9 @@ class CpuStream:
         self._build = Builder(program, self.variant, threads)
         self._plan = self._build.plan
         self._segments = self._build.segments()
-        self._classify = {i: Classifier(policy) for i in self._build.images}
+        self._salience, self._clock = salience, clock
+        self._canvas = self._made_canvas() if policy.anchor else None
+        self._classify = {i: Classifier(policy, self._canvas) for i in self._build.images}
         self._fresh, self._frame = True, 0
         self._total = sum(layer.macs for layer in program.layers)
         exact = policy.exact
@@ -106,30 +111,116 @@ class CpuStream:
         a frame with motion runs dense.
         """
         require_count(frames, self._inputs)
-        arrays = [_checked(f, spec) for f, spec in zip(frames, self._inputs, strict=True)]
-        field = motion_of(motion, self._motion)
+        began = self._clock()
         images, sizes = self._build.images, self._build.input_sizes
+        arrays = [self._array(i, f) for i, f in enumerate(frames)]
+        field = motion_of(motion, self._motion)
         given = {} if miss is None else {i: mask_of(miss, sizes[i]).view(np.uint8) for i in images}
         fresh = self._fresh or (field is not None and bool(field.any()))
+        bounds: dict[int, Array | None] = {}
+        if self._canvas is not None:
+            fresh |= not self._canvas.fit(arrays[0])
+        for classifier in self._classify.values():
+            classifier.causes = None
         if miss is None and self.policy.residual and not fresh:
             for i in images:
-                found = self._classify[i](arrays[i].reshape(self._build.frame_shapes[i]), *self._build.references[i])
-                arrays[i] = found.frame.reshape(arrays[i].shape)
+                found = self._classified(i, arrays[i])
                 fresh |= found.miss is None
-                given |= {} if found.miss is None else {i: found.miss.view(np.uint8)}
+                arrays[i] = found.image
+                given |= {} if found.miss is None else {i: found.miss}
+                bounds[i] = found.bound
+        elif self._canvas is not None:
+            self._canvas.put(arrays[0])
+            arrays[0] = self._canvas.image
+        self._run(arrays, {} if fresh else given, {} if fresh else bounds, fresh)
+        for i, classifier in self._classify.items():
+            classifier.saw(self._salient(i), None if fresh or i not in given else given[i])
+            if self.policy.budget_ms and classifier.causes is not None:
+                blocks = int(np.count_nonzero(classifier.causes >= SALIENT))
+                classifier.latency.saw(blocks, 1000 * (self._clock() - began))
+        self._was_fresh, self._fresh = fresh, False
+        self._frame += 1
+        return rebuild(self._template, self._build.results.leaves(are_tensors(frames)))
+
+    def refresh(self, time_ms: float) -> int:
+        """Use idle time after a frame: doubtful blocks of it, the oldest and most salient, are computed in slices.
+
+        Stops before the slice that would not fit into the time; returns how many blocks were computed. The outputs of
+        the next frame are better for it. Needs a policy with `residual` and `anchor`.
+        """
+        if self._canvas is None:
+            raise OptionError("refresh: only a stream whose policy has residual and anchor keeps its last frame")
+        (classifier,) = self._classify.values()
+        began, done, slowest = self._clock(), 0, 0.0
+        while not self._fresh:
+            started = self._clock()
+            if 1000 * (started - began) + slowest >= time_ms:
+                break
+            found = classifier.stalest(SLICE)
+            if found is None or found.miss is None:
+                break
+            self._run([found.image], {0: found.miss}, {0: found.bound}, fresh=False)
+            classifier.refreshed(found.miss, self._salient(0))
+            done += int(np.count_nonzero(found.miss)) // BLOCK**2
+            slowest = max(slowest, 1000 * (self._clock() - started))
+        return done
+
+    def _run(self, arrays: list[Array], given: dict[int, Array], bounds: dict[int, Array | None], fresh: bool) -> None:
         for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
-            if not self._plan.feed(step, array, None if fresh else given.get(i)):
+            if not self._plan.feed(step, array, given.get(i)):
                 raise not_finite(self._inputs[i], int((~np.isfinite(array)).sum()))
+            for reach in self._build.reaches.get(i, ()):
+                self._plan.bound_to(reach, bounds.get(i))
         self._build.results.make_ready(self._plan)
         for begin, end, region in self._segments:
             self._plan.run(fresh, begin, end)
             if region is not None:
                 region.run(self._plan, fresh)
-        for i, classifier in self._classify.items():
-            classifier.saw(None if fresh or i not in given else given[i].view(np.bool_))
-        self._was_fresh, self._fresh = fresh, False
-        self._frame += 1
-        return rebuild(self._template, self._build.results.leaves(are_tensors(frames)))
+
+    def _made_canvas(self) -> Canvas:
+        """What smaller frames lie on."""
+        if len(self._inputs) != 1 or min(self._build.input_sizes[0]) == 1:
+            raise OptionError("Policy: anchor needs a net with one image as input; pass anchor=False")
+        rolls = None if not self._rolls.unit else tuple(math.lcm(n, BLOCK) for n in self._rolls.unit)
+        planar, _ = self._build.references[0]
+        return Canvas(self._build.frame_shapes[0], planar, DTYPES[self._inputs[0].dtype], rolls)  # type: ignore[arg-type]
+
+    def _array(self, index: int, frame: Any) -> Array:
+        """The frame as a dense array: of the input's shape, or of three dimensions where it may be smaller."""
+        spec = self._inputs[index]
+        if self._canvas is None:
+            return _checked(frame, spec)
+        array, dtype = to_array(frame), np.dtype(DTYPES[spec.dtype])
+        while array.ndim > 3 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim != 3 or array.dtype != dtype or 0 in array.shape:
+            shape, dims = self._canvas.image.shape, "channels first" if self._canvas.planar else "channels last"
+            raise InputError(
+                f"input {spec.name}: {array.dtype} {array.shape}, expected {dtype}, {dims}, not larger than {shape}"
+            )
+        return np.ascontiguousarray(array)
+
+    def _classified(self, index: int, array: Array) -> Classes:
+        """The frame as the net is to see it; what was kept has moved with the camera."""
+        classify, shape = self._classify[index], self._build.frame_shapes[index]
+        planar, reference = self._build.references[index]
+        frame = array if self._canvas is not None else array.reshape(shape)
+        sane = classify.align(frame, planar, reference)
+        if any(classify.roll):
+            self._plan.roll(*classify.roll)
+        if self._canvas is None:
+            found = classify.classify(frame, planar, reference) if sane else Classes(frame, None, None)
+            return Classes(found.image.reshape(array.shape), found.miss, found.bound)
+        if not sane:
+            self._canvas.centre()
+        self._canvas.put(frame)
+        image = self._canvas.image
+        return classify.classify(image, planar, reference) if sane else Classes(image, None, None)
+
+    def _salient(self, index: int) -> npt.NDArray[np.float32] | None:
+        if self._salience is None or not self.policy.background:
+            return None
+        return self._salience(self._build.results.leaves(tensors=False), self._build.input_sizes[index])
 
     @property
     def stats(self) -> FrameStats | None:
@@ -139,12 +230,22 @@ class CpuStream:
         shares = self._build.shares()
         done = sum(layer.macs * shares.get(i, 1.0) for i, layer in enumerate(self._layers))
         image = self._build.images[0]
+        classifier, canvas = self._classify[image], self._canvas
+        causes = classifier.causes
+        if causes is None and self.policy.residual:
+            causes = np.full([-(-n // BLOCK) for n in self._build.input_sizes[image]], DENSE, np.uint8)
+        alignment = classifier.alignment
         return FrameStats(
             frame=self._frame - 1,
             work_share=done / self._total if self._total else 0.0,
             miss=np.frombuffer(self._plan.bits(image), dtype=np.bool_).reshape(self._build.input_sizes[image]),
             dense=self._was_fresh,
             layers={layer.name: shares.get(i, 1.0) for i, layer in enumerate(self._layers)},
+            causes=causes,
+            offset=canvas.offset if canvas else (0, 0),
+            shift=classifier.shift,
+            roll=classifier.roll,
+            vectors=alignment.vectors if alignment else None,
         )
 
 
@@ -153,224 +254,3 @@ def _checked(frame: Any, spec: Input) -> Array:
     value = to_array(frame)
     require_fit(spec, value.shape, str(value.dtype), np.dtype(DTYPES[spec.dtype]).name)
     return np.ascontiguousarray(value)
-
-
-class Builder:
-    """A plan's data as a `_cpu.Plan`: buffers made, weights packed, steps added, each once."""
-
-    def __init__(self, program: Program, variant: str, threads: int) -> None:
-        assert program.plan is not None
-        data = program.plan
-        self.constants, self.variant = program.constants, variant
-        self.plan = _cpu.Plan(variant, threads)
-        self.buffers = [_aligned(rows, channels) for rows, channels in data.buffers]
-        self.plan_masks = [self.plan.mask(rows) for rows in data.masks]
-        self.frame_shapes: list[tuple[int, int, int]] = []
-        self.references: list[tuple[bool, Array]] = []
-        """For each input whether it comes channel by channel, and the image its caches were computed from."""
-        self.inputs: list[int] = []
-        self.input_sizes: list[tuple[int, int]] = []
-        self.results = Results()
-        self._regions: list[tuple[int, Region]] = []
-        self._costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
-        self._program = program
-        self._indices: list[tuple[int, int]] = []  # of each step of the program, those of the plan it became
-        for step in data.steps:
-            where = step.path or step.op
-            if step.op not in STEPS:
-                raise ProgramError(f"{where}: unknown step {step.op}; this program was made by another version")
-            try:
-                args, first = {k: self._argument(v) for k, v in step.args.items()}, len(self.plan)
-                getattr(self, f"_{step.op}")(step, **args)
-                self._indices.append((first, len(self.plan)))
-            except (ValueError, TypeError, LookupError, AttributeError) as e:
-                raise ProgramError(
-                    f"{where}: the plan's step {step.op} does not fit ({e}); compile the model again"
-                ) from e
-        self._add_rolls(data.rolls)
-
-    @property
-    def images(self) -> list[int]:
-        """The inputs that have pixels; a net without any is asked for its vectors."""
-        found = [i for i, (h, w) in enumerate(self.input_sizes) if h * w > 1]
-        return found or list(range(len(self.input_sizes)))
-
-    def segments(self) -> list[tuple[int, int, "Region | None"]]:
-        """Runs of steps, each with the region that follows it."""
-        found: list[tuple[int, int, Region | None]] = []
-        begin = 0
-        for end, region in self._regions:
-            found.append((begin, end, region))
-            begin = end
-        return [*found, (begin, len(self.plan), None)]
-
-    def shares(self) -> dict[int, float]:
-        """The share of each layer's rows that the last frame computed."""
-        done = self.plan.done()
-        shares = {layer: sum(done[s] for s in steps) / rows for layer, steps, rows in self._costs}
-        for _, region in self._regions:
-            shares |= dict.fromkeys(region.layers, float(region.ran))
-        return shares
-
-    def _add_rolls(self, rolls: Rolls) -> None:
-        try:
-            for buffer, first, h, w in rolls.maps:
-                (height, width), rows = self.input_sizes[0], self.buffers[buffer][first : first + h * w]
-                self.plan.rolls(rows.reshape(h, w, -1), (height // h, width // w))
-            for step in rolls.placed:
-                for index in range(*self._indices[step]):
-                    self.plan.placed(index)
-        except (ValueError, TypeError, LookupError) as e:
-            raise ProgramError(f"the plan's rolls do not fit ({e}); compile the model again") from e
-
-    def _argument(self, value: Any) -> Any:
-        match value:
-            case {"map": [buffer, first, h, w, channel, channels]}:
-                rows = self.buffers[buffer][first : first + h * w]
-                return rows.reshape(h, w, rows.shape[1])[:, :, channel : channel + channels]
-            case {"vector": part}:
-                return self._argument(part).reshape(-1)
-            case {"@": name}:
-                return self.constants[name]
-            case {"mask": index}:
-                return self.plan_masks[index]
-            case {"float": text}:
-                return float(text)
-            case list():
-                return [self._argument(v) for v in value]
-            case dict():
-                return {k: self._argument(v) for k, v in value.items()}
-        return value
-
-    def _added(self, step: Step, out: Array, *indices: int) -> None:
-        if step.layer >= 0:
-            self._costs.append((step.layer, list(indices), out.shape[0] * out.shape[1]))
-
-    # --- masks ---
-
-    def _join(self, step: Step, out: int, readers: list[dict[str, Any]]) -> None:
-        parts = [
-            (
-                r["in"],
-                r["kind"],
-                r.get("table"),
-                r.get("keys"),
-                *(r.get(k, 0) for k in ("first_in", "first_out", "count")),
-            )
-            for r in readers
-        ]
-        self.plan.join(out, parts)
-
-    def _window(
-        self, step: Step, out: int, reads_y: Array, reads_x: Array, size: list[int], near: int = -1, **source: int
-    ) -> None:
-        self.plan.window(out, source["in"], reads_y, reads_x, (size[0], size[1]), near)
-
-    def _limit(self, step: Step, out: int, near: int, **source: int) -> None:
-        self.plan.limit(out, source["in"], near)
-
-    def _reach(self, step: Step, out: int, width: int, **source: int) -> None:
-        self.plan.reach(out, source["in"], width)
-
-    # --- values ---
-
-    def _conv2d(self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any) -> None:
-        steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
-        packed = pack_conv2d(self.variant, weight, bias, groups=args["groups"], **steps)
-        self._added(step, out, self._packed(step, packed, (0, 0), out, x, args))
-
-    def _conv_transpose2d(
-        self, step: Step, out: Array, x: Array, weight: Array, bias: Array | None, **args: Any
-    ) -> None:
-        steps = {k: tuple(args[k]) for k in ("stride", "padding", "dilation")}
-        packed = pack_conv_transpose2d(self.variant, weight, bias, groups=args["groups"], **steps)
-        phases = [self._packed(step, conv, phase, out, x, args) for phase, conv in packed.phases.items()]
-        self._added(step, out, *phases)
-
-    def _packed(
-        self, step: Step, packed: Any, phase: tuple[int, int], out: Array, x: Array, args: dict[str, Any]
-    ) -> int:
-        name, a, b, _ = args.get("act") or ("none", 0.0, 0.0, None)
-        miss, changed = self._masks(step)
-        added: int = self.plan.conv2d(
-            miss, changed, x, packed.weights, packed.bias, packed.taps, out,
-            packed.groups, packed.stride, packed.up, phase, *act_term(name, a, b), None, args.get("residual"),
-            args.get("residual_first", False),
-        )  # fmt: skip
-        return added
-
-    def _mask(self, index: int) -> int:
-        return -1 if index < 0 else self.plan_masks[index]
-
-    def _masks(self, step: Step) -> tuple[int, int]:
-        """Of the rows that miss, and of those that changed."""
-        return self._mask(step.mask), self._mask(step.changed)
-
-    def _pool2d(self, step: Step, out: Array, x: Array, kind: str, divisor: float, **args: Any) -> None:
-        taps = window_taps(*(tuple(args[k]) for k in ("kernel", "padding", "dilation")))
-        stride = tuple(args["stride"])
-        index = self.plan.pool2d(*self._masks(step), x, taps, out, kind, stride, divisor)
-        self._added(step, out, index)
-
-    def _resample2d(self, step: Step, out: Array, x: Array, **tables: Array) -> None:
-        y, x_axis = ((tables[f"index_{axis}"], tables[f"weight_{axis}"]) for axis in "yx")
-        self._added(step, out, self.plan.resample2d(*self._masks(step), x, *y, *x_axis, out))
-
-    def _pointwise(self, step: Step, out: Array, x: Array, terms: list[Any]) -> None:
-        found = [(*act_term(name, a, b), other) for name, a, b, other in terms]
-        self._added(step, out, self.plan.pointwise(*self._masks(step), x, found, out))
-
-    def _layer_norm(self, step: Step, out: Array, x: Array, gamma: Any, beta: Any, epsilon: float) -> None:
-        self._added(step, out, self.plan.layer_norm(*self._masks(step), x, gamma, beta, epsilon, out))
-
-    def _softmax(self, step: Step, out: Array, x: Array, scale: float, split: int = 1) -> None:
-        if split > 1:  # every combination of the other free coordinates is a row of its own
-            out, x = (v.reshape(-1, 1, v.shape[2] // split) for v in (out, x))
-        self._added(step, out, self.plan.softmax(*self._masks(step), x, scale, out))
-
-    def _attention(self, step: Step, out: Array, heads: int, scale: float, **args: Any) -> None:
-        q, k, v, *tables = (args[n] for n in ("q", "k", "v", "keys", "group_of", "member_of", "bias"))
-        self._added(step, out, self.plan.attention(*self._masks(step), q, k, v, out, heads, scale, *tables))
-
-    def _gather(self, step: Step, out: Array, x: Array, table: Array, relative: bool, fill: float) -> None:
-        self._added(step, out, self.plan.gather(self._mask(step.mask), x, table, out, relative, fill))
-
-    def _mean(self, step: Step, out: Array, x: Array) -> None:
-        self._added(step, out, self.plan.mean(self._mask(step.mask), x, out))
-
-    def _hold(self, step: Step, out: Array, x: Array) -> None:
-        self._added(step, out, self.plan.hold(*self._masks(step), x, out))
-
-    def _constant(self, step: Step, out: Array, value: Array) -> None:
-        out[...] = value.reshape(out.shape)
-
-    # --- frames, results, regions ---
-
-    def _input(self, step: Step, out: Array, planar: bool, dtype: str, name: str) -> None:
-        h, w, c = out.shape
-        self.frame_shapes.append((c, h, w) if planar else (h, w, c))
-        self.references.append((planar, out))
-        self.inputs.append(self.plan.input(self._mask(step.mask), out, planar, dtype == "u8"))
-        self.input_sizes.append((out.shape[0], out.shape[1]))
-
-    def _output(
-        self, step: Step, x: Array, index: int, shape: list[int], row_at: Array, channel_at: Array, dtype: str = "f32"
-    ) -> None:
-        size = int(np.prod(shape))
-        at = self.plan.output(self._mask(step.mask), x, row_at, channel_at, size)
-        self.results.add(index, at, tuple(shape), DTYPES[dtype])
-
-    def _result(self, step: Step, index: int, value: Any) -> None:
-        self.results.loose[index] = value
-
-    def _region(self, step: Step, operands: list[Any], results: list[Any], misses: list[int]) -> None:
-        region = Region(self._program, step, operands, results, misses, self.results.env)
-        self._regions.append((len(self.plan), region))
-
-
-def _aligned(rows: int, channels: int) -> Array:
-    """Zeros (rows, channels) that begin at a cache line."""
-    size = rows * channels
-    raw = np.zeros(size + ALIGNMENT // 4, dtype=np.float32)
-    skip = -raw.ctypes.data % ALIGNMENT // 4
-    return raw[skip : skip + size].reshape(rows, channels)

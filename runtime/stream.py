@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fluxcompile.errors import InputError
+from fluxcompile.errors import InputError, OptionError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
@@ -59,9 +59,15 @@ class Dense:
 
 
 class Stream:
-    """Frames of one camera, in order. A frame that is refused (InputError) leaves the caches as they were."""
+    """Frames of one camera, in order. A frame that is refused (InputError) leaves the caches as they were.
 
-    def __init__(self, program: Program, policy: Policy) -> None:
+    What misses in the background spreads here like everything, and frames keep their place (`anchor`).
+    """
+
+    def __init__(self, program: Program, policy: Policy, salience: Any = None) -> None:
+        if policy.anchor:
+            raise OptionError("Policy: frames move on the CPU backend only; pass anchor=False, or backend='cpu'")
+        self._salience = salience
         graph = program.graphs["blocked"]
         self.policy = policy
         self.stats: FrameStats | None = None
@@ -106,7 +112,7 @@ class Stream:
             values |= self._masked(values, old, miss)
         outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)})
         self._caches = caches
-        self._classify.saw(None)  # the whole reference is looked at again
+        self._classify.saw(self._salient(outputs), None)  # the whole reference is looked at again
         self.stats = self._count(fresh, reference)
         self._frame += 1
         return _results(self._template, outputs, frames)
@@ -120,9 +126,20 @@ class Stream:
         planar = frame.dim() == 4 or frame.shape[-1] not in (1, 3)
         frame, reference = (x[0] if x.dim() == 4 else x for x in (frame, reference))
         last = (reference.permute(1, 2, 0) if planar else reference).contiguous().numpy()
-        found = self._classify(frame.numpy(), planar, last)
-        values[name] = torch.from_numpy(np.ascontiguousarray(found.frame)).reshape(values[name].shape)
-        return found.miss
+        sane = self._classify.align(frame.numpy(), planar, last)
+        found = self._classify.classify(frame.numpy(), planar, last) if sane else None
+        if found is None or found.miss is None:
+            return None
+        values[name] = torch.from_numpy(np.ascontiguousarray(found.image)).reshape(values[name].shape)
+        return found.miss.view(np.bool_)
+
+    def _salient(self, outputs: list[Any]) -> Any:
+        if self._salience is None or not self.policy.background or self._placed is None:
+            return None
+        dims = parse_layout(self._placed.layout).map_dims
+        assert dims is not None
+        size = self._placed.shape[dims[0]], self._placed.shape[dims[1]]
+        return self._salience([x.numpy() if isinstance(x, Tensor) else x for x in outputs], size)
 
     def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
         """The frames with the pixels outside the mask as they were."""

@@ -4,12 +4,12 @@
 #include <new>
 
 #include "arguments.h"
-#include "residual.h"
 
 namespace flux {
 
 void bind_plan(nb::module_& m);
 void bind_motion(nb::module_& m);
+void bind_blocks(nb::module_& m);
 
 #if defined(FLUX_SANITIZE)
 void bind_broken(nb::module_& m);
@@ -134,44 +134,6 @@ void attention(const std::string& variant, const Array& q, const Array& k, const
         kernels.cached_attention, out, cells, {gate, bound, changed});
 }
 
-// frame: uint8 or float32, (height, width, channels) or, planar, (channels, height, width); out: (blocks_y, blocks_x).
-void residual(const Array& frame, bool planar, const Array& reference, int block, const Array& gain, const Array& bias,
-              const Result& out) {
-    const char* op = "block_residual";
-    const View r = view(op, "the reference", reference);
-    require(r.step == r.channels, op, ": the reference must be dense");
-    require(block >= 1 && block <= 256, op, ": blocks of ", block, " pixels, it must be 1 to 256");
-    require(frame.ndim() == 3, op, ": the frame has ", frame.ndim(), " dimensions, it must have 3");
-    const size_t want[] = {static_cast<size_t>(planar ? r.channels : r.height),
-                           static_cast<size_t>(planar ? r.height : r.width),
-                           static_cast<size_t>(planar ? r.width : r.channels)};
-    int64_t dense = 1;
-    for (size_t i = 3; i-- > 0; dense *= static_cast<int64_t>(want[i])) {
-        require(frame.shape(i) == want[i], op, ": the frame has size ", frame.shape(i), " in dimension ", i,
-                ", it must be ", want[i]);
-        require(want[i] == 1 || frame.stride(i) == dense, op, ": the frame must be dense");
-    }
-    const float *gains = vector_of<float>(op, "gain", gain, r.channels),
-                *biases = vector_of<float>(op, "bias", bias, r.channels);
-    const int down = (r.height + block - 1) / block, across = (r.width + block - 1) / block;
-    require(out.ndim() == 2 && static_cast<int>(out.shape(0)) == down && static_cast<int>(out.shape(1)) == across &&
-                (down == 1 || out.stride(0) == across) && (across == 1 || out.stride(1) == 1),
-            op, ": out must be dense, (", down, ", ", across, ")");
-    data_of<float>(op, "out", out);
-    const bool bytes = frame.dtype() == nb::dtype<uint8_t>();
-    if (!bytes) data_of<float>(op, "the frame, if not of bytes,", frame);
-    float* to = static_cast<float*>(out.data());
-    const void* from = frame.data();
-    nb::gil_scoped_release unlocked;
-    if (bytes) {
-        block_residual(static_cast<const uint8_t*>(from), planar, r.at, r.height, r.width, r.channels, block, gains,
-                       biases, to);
-    } else {
-        block_residual(static_cast<const float*>(from), planar, r.at, r.height, r.width, r.channels, block, gains,
-                       biases, to);
-    }
-}
-
 double peak_gflops(const std::string& variant, double seconds) {
     require(seconds > 0 && seconds <= 10, "peak_gflops: seconds is ", seconds, ", it must be in (0, 10]");
     const Kernels& k = find_variant(variant);
@@ -198,8 +160,6 @@ NB_MODULE(_cpu, m) {
         "variant"_a,
         "Output channels in a panel of packed weights, and the lanes that depthwise weights are padded to.");
     m.def("peak_gflops", peak_gflops, "variant"_a, "seconds"_a);
-    m.def("block_residual", residual, "frame"_a.noconvert(), "planar"_a, "reference"_a.noconvert(), "block"_a,
-          "gain"_a.noconvert(), "bias"_a.noconvert(), "out"_a.noconvert());
     m.def("conv2d", conv2d, "variant"_a, "x"_a.noconvert(), "weights"_a.noconvert(), "bias"_a.noconvert(),
           "taps"_a.noconvert(), "out"_a.noconvert(), "cells"_a.noconvert(), "groups"_a, "stride"_a, "up"_a, "act"_a,
           "a"_a, "b"_a, "slope"_a.noconvert().none(), "residual"_a.noconvert().none(), "residual_first"_a, "gate"_a,
@@ -223,6 +183,7 @@ NB_MODULE(_cpu, m) {
           "bound"_a, "changed"_a.noconvert().none());
     bind_plan(m);
     bind_motion(m);
+    bind_blocks(m);
 #if defined(FLUX_SANITIZE)
     bind_broken(m);
 #endif

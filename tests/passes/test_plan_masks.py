@@ -16,7 +16,7 @@ from fluxcompile.passes.lower_plan import Lowering
 from fluxcompile.passes.plan_masks import Masks
 from fluxcompile.passes.plan_values import Part, Storage
 from fluxcompile.program import Graph, Plan, Program
-from fluxcompile.runtime.plan import Builder
+from fluxcompile.runtime.build_plan import Builder
 
 aten = torch.ops.aten
 

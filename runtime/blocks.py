@@ -33,16 +33,24 @@ def block_residual(
 
 def around(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """How many of the 3 x 3 blocks around each are set."""
-    wide = np.pad(mask.view(np.uint8), 1)
-    rows: npt.NDArray[np.uint8] = wide[:-2] + wide[1:-1] + wide[2:]
-    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    cells = mask.view(np.uint8)
+    rows = cells.copy()
+    rows[1:] += cells[:-1]
+    rows[:-1] += cells[1:]
+    found = rows.copy()
+    found[:, 1:] += rows[:, :-1]
+    found[:, :-1] += rows[:, 1:]
+    return found
 
 
 def near(mask: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_]:
     """The blocks within a distance of a set one, a square; beyond the grid nothing is set."""
-    found = mask
-    for axis in (0, 1):
-        wide = np.pad(found, [(distance, distance) if a == axis else (0, 0) for a in (0, 1)])
-        n = mask.shape[axis]
-        found = np.logical_or.reduce([wide.take(range(d, d + n), axis) for d in range(2 * distance + 1)])
+    found = mask.copy()
+    for _ in range(distance):
+        rows = found.copy()
+        rows[1:] |= found[:-1]
+        rows[:-1] |= found[1:]
+        found = rows.copy()
+        found[:, 1:] |= rows[:, :-1]
+        found[:, :-1] |= rows[:, 1:]
     return found

@@ -65,6 +65,7 @@ class Classifier:
         self._residual: npt.NDArray[np.float32] | None = None
         self._age: npt.NDArray[np.int32] | None = None
         self._masks: tuple[Array, Array] | None = None
+        self._band: tuple[Pair | None, Grid] | None = None
 
     # --- one frame ---
 
@@ -74,24 +75,23 @@ class Classifier:
         frame: the camera's, (height, width, channels) or planar. reference: float32 (height, width, channels) of the
         net's input, what the caches were computed from.
         """
-        self.shift = self.roll = (0, 0)
         if not (self.policy.exposure or self.policy.anchor):
             return True
         view = reference if self.canvas is None else self.canvas.of(reference, planar=False)
         self.alignment = found = self._aligned(frame, view)
+        self.shift = self.roll = (0, 0)
         if self.canvas is not None and self.policy.anchor and found.shift != (0, 0):
             roll = self.canvas.move(found.shift)
             if roll is None:
                 return False
             self.shift, self.roll = found.shift, roll
-            self._reference = None  # it is seen through another window now
             self._roll_state()
         return not self.policy.exposure or _drift(found.exposure, 255 if frame.dtype == np.uint8 else 1) <= DRIFT
 
     def classify(self, image: Array, planar: bool, reference: npt.NDArray[np.float32]) -> Classes:
         """image: of the net's size, with the frame in it; a canvas's is changed where it is new, to other light."""
         policy, exposure = self.policy, self.alignment.exposure if self.policy.exposure and self.alignment else None
-        residual = block_residual(image, planar, reference, BLOCK, exposure)
+        residual = self._residuals(image, planar, reference, exposure)
         strong = ~(residual <= (policy.background or policy.residual))
         if policy.background and policy.texture:
             contrast = np.empty_like(residual)
@@ -150,6 +150,8 @@ class Classifier:
             self._reference = Reference(view, levels=levels)
         else:
             changed = self._changed
+            if self.roll != (0, 0) or self.shift != (0, 0):
+                changed = None  # it was seen through another window
             if changed is not None and self.canvas is not None:
                 changed = self.canvas.of(changed, planar=False)
             self._reference.update(view, None if changed is None else np.ascontiguousarray(changed).view(np.bool_))
@@ -167,8 +169,7 @@ class Classifier:
         missed = salient & differs
         edge = np.zeros_like(strong)
         if policy.edge and salience is not None:
-            outside = near(np.pad(~inside, EDGE, constant_values=True), EDGE)[EDGE:-EDGE, EDGE:-EDGE]
-            edge = inside & outside & ~salient & ~(residual <= policy.edge)
+            edge = self._edges(inside) & ~salient & ~(residual <= policy.edge)
         if policy.support:
             together = around(missed | edge | strong) >= policy.support
             missed, edge = missed & together, edge & together
@@ -237,6 +238,29 @@ class Classifier:
         (y, x), (h, w) = self.canvas.offset, self.canvas.frame
         inside[y // BLOCK : -(-(y + h) // BLOCK), x // BLOCK : -(-(x + w) // BLOCK)] = True
         return inside
+
+    def _residuals(
+        self, image: Array, planar: bool, reference: npt.NDArray[np.float32], exposure: Exposure | None
+    ) -> npt.NDArray[np.float32]:
+        """Of every block; only lines that the frame touches, or did, can differ."""
+        if self.canvas is None or planar:
+            return block_residual(image, planar, reference, BLOCK, exposure)
+        found = np.zeros([-(-n // BLOCK) for n in self.canvas.size], np.float32)
+        top = self.canvas.offset[0]
+        ends = (top, top + self.canvas.frame[0])
+        last = (0, self.canvas.size[0]) if self.roll[0] else [e - self.shift[0] for e in ends]
+        low, high = max(0, min(*ends, *last)) // BLOCK, -(-min(self.canvas.size[0], max(*ends, *last)) // BLOCK)
+        rows = slice(low * BLOCK, high * BLOCK)
+        found[low:high] = block_residual(image[rows], planar, reference[rows], BLOCK, exposure)
+        return found
+
+    def _edges(self, inside: Grid) -> Grid:
+        """The blocks along the frame's edges."""
+        where = None if self.canvas is None else self.canvas.offset
+        if self._band is None or self._band[0] != where:
+            outside = np.pad(~inside, EDGE, constant_values=True)
+            self._band = where, inside & near(outside, EDGE)[EDGE:-EDGE, EDGE:-EDGE]
+        return self._band[1]
 
     def _painted(self, levels: npt.NDArray[np.uint8], size: tuple[int, ...]) -> tuple[Array, Array]:
         if self._masks is None:

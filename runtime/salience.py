@@ -14,6 +14,7 @@ from fluxcompile.runtime import heads
 
 Array = npt.NDArray[Any]
 Salience = npt.NDArray[np.float32]
+Index = slice | npt.NDArray[np.intp]
 CELL = 8
 LEAST = 0.1
 """Score from which a candidate matters; what is found counts from 0.25."""
@@ -78,7 +79,7 @@ def _painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
     return painted.clip(0, 1, out=painted)
 
 
-def _middles(cells: int, extent: int, pixels: int) -> Any:
+def _middles(cells: int, extent: int, pixels: int) -> Index:
     """The row, or column, of a map in the middle of each cell; a slice where it can be, for a view costs less."""
     step, rest = divmod(extent, cells)
     if not rest and cells * CELL == pixels:
@@ -86,9 +87,9 @@ def _middles(cells: int, extent: int, pixels: int) -> Any:
     return np.minimum((np.arange(cells) * CELL + CELL // 2) * extent // pixels, extent - 1)
 
 
-def _best_two(logits: Array, y: Any, x: Any) -> tuple[Array, Array]:
+def _best_two(logits: Array, y: Index, x: Index) -> tuple[Array, Array]:
     """How far the best class is from the next, and which it is; class by class, for a sort costs more."""
-    best = logits[0][y][:, x].copy()
+    best = logits[0][y][:, x].astype(np.float32)
     second = np.full_like(best, -np.inf)
     label = np.zeros(best.shape, np.int32)
     for number, values in enumerate(logits[1:], 1):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fluxcompile.errors import TaskError
 from fluxcompile.tasks.maps import Maps
-from fluxcompile.tasks.numbers import told
+from fluxcompile.tasks.numbers import copied
 from fluxcompile.tasks.precision import share
 
 Array = npt.NDArray[Any]
@@ -19,7 +19,7 @@ STRICT, USUAL = 1.05, 1.25
 def decode_depth(outputs: Sequence[Array], size: tuple[int, int]) -> Maps:
     """The one map, [h, w]."""
     if len(outputs) == 1 and outputs[0].ndim in (3, 4) and set(outputs[0].shape[:-2]) == {1}:
-        return Maps([told(outputs[0].reshape(outputs[0].shape[-2:]))], size)
+        return Maps([copied(outputs[0].reshape(outputs[0].shape[-2:]))], size)
     raise TaskError(f"depth: the outputs are {[x.shape for x in outputs]}; they must be one [1, h, w] or [1, 1, h, w]")
 
 

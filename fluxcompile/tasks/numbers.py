@@ -19,7 +19,7 @@ def decode_numbers(outputs: Sequence[Array], size: tuple[int, int]) -> Maps:
     return Maps([_channels(x[0]) if _is_map(x, size) else _sampled(x.reshape(-1)) for x in outputs], size)
 
 
-def told(values: Array) -> Array:
+def copied(values: Array) -> Array:
     """A copy in which NaN, for which a shift has another use, is infinite."""
     return np.nan_to_num(values, nan=np.inf, posinf=np.inf, neginf=-np.inf)
 
@@ -70,10 +70,10 @@ def _is_map(output: Array, size: tuple[int, int]) -> bool:
 
 def _channels(values: Array) -> Array:
     count = max(1, min(len(values), SAMPLES // values[0].size))
-    return told(values[np.linspace(0, len(values) - 1, count).astype(np.int64)])
+    return copied(values[np.linspace(0, len(values) - 1, count).astype(np.int64)])
 
 
 def _sampled(values: Array) -> Array:
     if len(values) > SAMPLES:
         values = values[np.random.default_rng(0).integers(0, len(values), SAMPLES)]
-    return told(values)
+    return copied(values)

@@ -126,6 +126,20 @@ def test_several_maps_are_salient_together() -> None:
     assert not salience.maps([plain, plain], SIZE).any()
 
 
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.floats(allow_nan=True, width=32), min_size=12, max_size=12), st.sampled_from([SIZE, ODD]))
+def test_whatever_maps_say_it_lies_within_0_and_1(numbers: list[float], size: tuple[int, int]) -> None:
+    with np.errstate(all="ignore"):
+        found = salience.maps([np.array(numbers, np.float32).reshape(1, 3, 2, 2)], size)
+    assert (found.shape, found.dtype) == ((8, 12), np.float32)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_whole_numbers_are_scores_too() -> None:
+    halves = logits(two_halves(SIZE))
+    np.testing.assert_array_equal(salience.maps([halves.astype(np.int8)], SIZE), salience.maps([halves], SIZE))
+
+
 def test_without_two_classes_all_is_salient() -> None:
     for outputs in ([np.zeros((1, 1, 64, 96), np.float32)], [np.full((1, 2, 64, 96), np.nan, np.float32)]):
         assert (salience.maps(outputs, SIZE) == 1).all()

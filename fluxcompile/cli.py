@@ -266,7 +266,8 @@ def bench(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="Of --clips: detect, keypoints, segment, regress; guessed from the outputs.")
+        str | None,
+        typer.Option(help="Of --clips: detect, instances, keypoints, segment, classify, depth, regress; or guessed."),
     ] = None,
     pixels: PixelsOption = "auto",
     example: ExampleOption = None,

@@ -11,19 +11,27 @@ from rich.table import Table
 from fluxcompile.figures import COLOURS, INK, joined, milliseconds, percent, pyplot, save, threads
 
 Json = Mapping[str, Any]
+BOXES = {"f1_50": "F1", "f1_75": "0.75", "map": "mAP", "map_50": "AP 0.5", "map_75": "AP 0.75"}
 FIGURES = {
-    "detect": {"f1_50": "F1", "f1_75": "0.75", "boxes": "boxes"},
-    "keypoints": {"f1_50": "F1", "pck": "PCK", "oks": "OKS", "boxes": "persons"},
+    "detect": {**BOXES, "boxes": "boxes"},
+    "instances": {**BOXES, "boxes": "masks"},
+    "keypoints": {"f1_50": "F1", "map": "mAP", "pck": "PCK", "oks": "OKS", "boxes": "persons"},
     "segment": {"miou": "mIoU", "equal": "equal pixels"},
+    "classify": {"top1": "top 1", "top5": "top 5", "likeness": "likeness"},
+    "depth": {"delta_105": "within 5 %", "delta_125": "within 25 %", "abs_rel": "error"},
     "regress": {"likeness": "likeness"},
 }
 """What a table shows of each task's figures."""
-NOT_SHOWN = ("frames", "hits", "dense frames", "worst", "first", "last", "new (lost)")
+NOT_SHOWN = ("frames", "hits", "dense frames", "worst", "first", "last", "new (lost)", "mAP", "AP 0.5", "AP 0.75")
 """What only the Markdown has room for."""
 MEANINGS = {
-    "detect": "F1 of boxes at IoU 0.5 and 0.75: scored 0.4 or more on one side, dense or ours, at 0.25 on the other",
-    "keypoints": "F1 of boxes at IoU 0.5; PCK at a tenth of the box and OKS, of the persons both sides have",
+    "detect": "F1 of boxes at IoU 0.5 and 0.75: scored 0.4 or more on one side, dense or ours, at 0.25 on the other; "
+    "average precision with dense's boxes of 0.4 or more as truth, mAP over IoU 0.5 to 0.95",
+    "instances": "F1 and average precision as of boxes, by the IoU of masks",
+    "keypoints": "F1 and average precision of boxes; PCK at a tenth of the box and OKS, of the persons both sides have",
     "segment": "Mean IoU over classes, beside dense, and the share of pixels of the same class",
+    "classify": "Share of frames with dense's best class, share of its best five, 1 minus total variation distance",
+    "depth": "Shares of pixels whose ratio to dense is below 1.05 and 1.25; mean relative error",
     "regress": "1 minus the relative error of the worst output",
 }
 

@@ -22,6 +22,10 @@ class OptionError(FluxError, ValueError):
     """An option, flag or environment variable has a value that means nothing."""
 
 
+class TaskError(FluxError):
+    """The outputs are not those of the task."""
+
+
 class ProgramError(FluxError):
     """A saved program is truncated, altered, or made by a newer version."""
 

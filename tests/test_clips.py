@@ -22,6 +22,7 @@ ROW = {
 }  # fmt: skip
 BOXES = {
     "f1_50", "f1_75", "precision_50", "precision_75", "recall_50", "recall_75", "boxes", "new_object_delay",
+    "map", "map_50", "map_75",
 }  # fmt: skip
 
 

@@ -21,7 +21,9 @@ TORCHLESS = (
     "fluxcompile.bench",
     "fluxcompile.cli",
     "fluxcompile.runtime.report",
+    "fluxcompile.runtime.salience",
     "fluxcompile.runtime.video",
+    "fluxcompile.tasks",
 )
 
 

@@ -1,0 +1,117 @@
+"""Where a frame matters, by the outputs of the last one: float32 in [0, 1] for each 8 x 8 pixels of the net's input.
+
+This runs beside every frame. A detector's candidates are painted as they come, without suppression: what the next frame
+may show there is worth the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fluxcompile.runtime import heads
+
+Array = npt.NDArray[Any]
+Salience = npt.NDArray[np.float32]
+Index = slice | npt.NDArray[np.intp]
+CELL = 8
+LEAST = 0.1
+"""Score from which a candidate matters; what is found counts from 0.25."""
+GROWN = 12
+"""Pixels around a box in which its object may be found next."""
+CLOSE = 0.5
+"""Of the mean margin between the best two classes: below it a place is unsure."""
+
+
+def boxes(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
+    """The best score of a YOLO or YOLOX head over each cell."""
+    return _painted(heads.candidates(outputs, size, LEAST), size)
+
+
+def keypoints(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
+    """The same of a pose head: persons are salient as a whole."""
+    return _painted(heads.persons(outputs, LEAST), size)
+
+
+def instances(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
+    """The same of a head with prototypes; no mask is made."""
+    return _painted(heads.objects(outputs, LEAST)[0], size)
+
+
+def maps(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
+    """1 within a cell of a border between classes, less where the best two classes are only close.
+
+    One place of each cell is looked at: what is smaller than a cell and lies between them is not seen.
+    """
+    found: Salience = np.zeros(_cells(size), np.float32)
+    for output in outputs:
+        if output.ndim != 4 or output.shape[1] < 2:
+            return everywhere(outputs, size)
+        logits = output[0]
+        y, x = (_middles(*axis) for axis in zip(found.shape, logits.shape[1:], size, strict=True))
+        margin, label = _best_two(logits, y, x)
+        unsure = 1 - margin / max(CLOSE * float(margin.mean()), np.finfo(np.float32).tiny)
+        np.maximum(found, np.nan_to_num(unsure, nan=1.0), out=found)
+        found[_borders(label)] = 1
+    return found
+
+
+def everywhere(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
+    """The whole frame alike."""
+    return np.ones(_cells(size), np.float32)
+
+
+def _cells(size: tuple[int, int]) -> tuple[int, int]:
+    return -(-size[0] // CELL), -(-size[1] // CELL)
+
+
+def _painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
+    """The score of each candidate over the cells that its box, grown, touches."""
+    painted: Salience = np.zeros(_cells(size), np.float32)
+    order = np.argsort(found.scores, kind="stable")  # the best is painted last
+    centres, half = found.centres[order, :2], found.centres[order, 2:] / 2 + GROWN
+    low = np.floor((centres - half) / CELL)
+    high = np.ceil((centres + half) / CELL)
+    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(painted.shape)).astype(np.int32)
+    for (left, top, right, bottom), score in zip(edges.tolist(), found.scores[order].tolist(), strict=True):
+        painted[top:bottom, left:right] = score
+    return painted.clip(0, 1, out=painted)
+
+
+def _middles(cells: int, extent: int, pixels: int) -> Index:
+    """The row, or column, of a map in the middle of each cell; a slice where it can be, for a view costs less."""
+    step, rest = divmod(extent, cells)
+    if not rest and cells * CELL == pixels:
+        return slice(step // 2, None, step)
+    return np.minimum((np.arange(cells) * CELL + CELL // 2) * extent // pixels, extent - 1)
+
+
+def _best_two(logits: Array, y: Index, x: Index) -> tuple[Array, Array]:
+    """How far the best class is from the next, and which it is; class by class, for a sort costs more."""
+    best = logits[0][y][:, x].astype(np.float32)
+    second = np.full_like(best, -np.inf)
+    label = np.zeros(best.shape, np.int32)
+    for number, values in enumerate(logits[1:], 1):
+        here = values[y][:, x]
+        np.copyto(label, number, where=here > best)
+        np.maximum(second, np.minimum(best, here), out=second)
+        np.maximum(best, here, out=best)
+    return best - second, label
+
+
+def _borders(label: Array) -> npt.NDArray[np.bool_]:
+    """Cells whose class is not that of the next, down or across, and those around them."""
+    border = np.zeros(label.shape, bool)
+    down, across = label[1:] != label[:-1], label[:, 1:] != label[:, :-1]
+    border[1:] |= down
+    border[:-1] |= down
+    border[:, 1:] |= across
+    border[:, :-1] |= across
+    grown = border.copy()
+    grown[1:] |= border[:-1]
+    grown[:-1] |= border[1:]
+    wide = grown.copy()
+    wide[:, 1:] |= grown[:, :-1]
+    wide[:, :-1] |= grown[:, 1:]
+    return wide

@@ -258,11 +258,9 @@ def bench(
     clips: Annotated[
         str | None, typer.Option(metavar="DIR|A,B", help="Play these clips instead, a folder of them or files.")
     ] = None,
-    residual: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Of --clips: how far a block may be from the reference image. [3]")
-    ] = None,
-    radius: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Of --clips: pixels that a change may spread, or none. [8]")
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POLICY", help="Of --clips: exact, video, or knobs, video,residual=3. May be repeated."),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
     task: Annotated[
@@ -280,17 +278,17 @@ def bench(
     """Time MODEL against the share of a frame that is new, beside OpenVINO, ONNX Runtime and torch, in turns.
 
     With --clips: streams over real clips, their time beside the fastest dense peer's and how well their results agree
-    with dense inference. Several values of --residual and --radius are policies of their own, tried in one run.
+    with dense inference. Several policies are tried in one run.
     """
     if clips is not None:
-        policies = _policies(residual, radius)
+        policies = [options.parse_policy(text) for text in policy or ["video"]]
         counts = [int(count) for count in _numbers("--threads", threads)]
         knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": task}
         knobs |= {"peers": _words(peers)} if peers is not None else {}
         _bench_clips(models, clips, policies, counts, knobs, (pixels, example, without), output, as_json)
         return
-    if (residual, radius, frames, task) != (None,) * 4:
-        raise OptionError("--residual, --radius, --frames and --task need clips: fluxcompile bench MODEL --clips DIR")
+    if (policy, frames, task) != (None,) * 3:
+        raise OptionError("--policy, --frames and --task need clips: fluxcompile bench MODEL --clips DIR")
     from fluxcompile import bench as _bench
     from fluxcompile import figures
 
@@ -361,6 +359,7 @@ def _bench_clips(
     """What `bench --clips` does; `how` is --pixels, --example, --without."""
     from fluxcompile import clip_figures
     from fluxcompile import clips as _clips
+    from fluxcompile.clip_runs import Plan as ClipPlan
     from fluxcompile.figures import joined
 
     if output is not None:
@@ -372,7 +371,7 @@ def _bench_clips(
         net, source, pixels = _opened_for_frames(model, *how)
         _frame_size(net, model)
         for count in threads:
-            plan = _clips.Plan(policies, threads=count, **knobs)
+            plan = ClipPlan(policies, threads=count, **knobs)
             with _bar() as progress:
                 bar = progress.add_task(_short(model))
 
@@ -397,21 +396,6 @@ def _bench_clips(
             console.print(f"[dim]{clip_figures.under(whole[0])}[/dim]", highlight=False)
     _notes(list(dict.fromkeys(note for result in results for note in result["notes"])))
     _end(written, interrupted=results[-1]["interrupted"])
-
-
-def _policies(residual: str | None, radius: str | None) -> list[options.Policy]:
-    """Of --residual and --radius, each one value or as many as the other."""
-    residuals = _numbers("--residual", "3" if residual is None else residual)
-    words = _words("8" if radius is None else radius)
-    if not words or not all(word == "none" or word.isdecimal() for word in words):
-        raise OptionError(f"--radius is {radius!r}; write whole numbers or none, with commas between them")
-    radii = [None if word == "none" else int(word) for word in words]
-    if 1 not in (len(residuals), len(radii)) and len(residuals) != len(radii):
-        raise OptionError(f"--residual has {len(residuals)} values, --radius {len(radii)}; give as many, or one of one")
-    count = max(len(residuals), len(radii))
-    residuals *= count // len(residuals)
-    radii *= count // len(radii)
-    return [options.Policy(exact=False, residual=a, radius=b) for a, b in zip(residuals, radii, strict=True)]
 
 
 @app.command()

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from fluxcompile.figures import COLOURS, INK, joined, milliseconds, percent, pyplot, save, threads
+from fluxcompile.options import POLICIES, VIDEO, Policy
 
 Json = Mapping[str, Any]
 BOXES = {"f1_50": "F1", "f1_75": "0.75", "map": "mAP", "map_50": "AP 0.5", "map_75": "AP 0.75"}
@@ -73,9 +74,21 @@ def knobs(policy: Json) -> str:
     """A policy in words."""
     if policy["exact"]:
         return "exact"
-    words = ["radius unbounded" if policy["radius"] is None else f"radius {policy['radius']} px"]
-    words += [f"{name} {policy[name]:g}" for name in ("threshold", "gate") if policy[name]]
-    return ", ".join([f"residual {policy['residual']:g}", *words])
+    for name, known in POLICIES.items():
+        if dict(policy) == known.to_json():
+            return name
+    start = VIDEO if policy["anchor"] or policy["background"] else Policy(exact=False)
+    words = ["video"] if start is VIDEO else []
+    for knob, value in policy.items():
+        if value != getattr(start, knob):
+            words.append(f"{knob} {_knob(value)}")
+    return ", ".join(words)
+
+
+def _knob(value: float | bool | None) -> str:
+    if value is None:
+        return "none"
+    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
 
 
 def under(result: Json) -> str:

@@ -10,6 +10,7 @@ from fluxcompile.program import Layer, Program, load_program
 if TYPE_CHECKING:
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
+    from fluxcompile.tasks import Task
 
 
 BACKENDS = ("cpu", "reference")
@@ -67,7 +68,12 @@ class Net:
         return [tuple(i.shape) for i in self.program.graphs["dense"].inputs]
 
     def stream(
-        self, policy: Policy | None = None, *, backend: str | None = None, threads: int = 1
+        self,
+        policy: Policy | None = None,
+        *,
+        backend: str | None = None,
+        threads: int = 1,
+        task: "Task | str | None" = None,
     ) -> "Stream | CpuStream":
         """The state of one camera; `stream(frame)` gives the model's outputs, tensors or arrays as the frame is.
 
@@ -75,6 +81,7 @@ class Net:
         backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides
             what a program means. None takes "cpu" for a program that has a plan.
         threads: of the kernels; results do not depend on how many.
+        task: what outputs mean, and so what of them is salient to a policy; guessed from their shapes when not given.
         """
         policy = policy or Policy(**self.program.policy)
         backend = backend or ("cpu" if self.program.plan else "reference")
@@ -85,8 +92,8 @@ class Net:
                 from fluxcompile.runtime.plan import CpuStream
             except ImportError as e:  # the extension is not built
                 raise ProgramError(str(e)) from e
-            return CpuStream(self.program, policy, threads=threads)
-        stream: Stream = _runtime().Stream(self.program, policy)
+            return CpuStream(self.program, policy, salience=_Salience(task), threads=threads)
+        stream: Stream = _runtime().Stream(self.program, policy, _Salience(task))
         return stream
 
     def dense(self, *frames: Any) -> Any:
@@ -103,6 +110,19 @@ class Net:
 
     def save(self, path: str | Path) -> None:
         self.program.save(path)
+
+
+class _Salience:
+    """The salience of a task, which the first outputs decide where nobody named it."""
+
+    def __init__(self, task: "Task | str | None") -> None:
+        self._task = task
+
+    def __call__(self, outputs: Any, size: tuple[int, int]) -> Any:
+        from fluxcompile.tasks import task_of
+
+        self._task = task_of(outputs, self._task)
+        return self._task.salience(outputs, size)
 
 
 def _runtime() -> Any:

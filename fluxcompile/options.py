@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,30 @@ VIDEO = Policy(
     exact=False, residual=2.0, radius=12, background=14.0, edge=5.0, support=4, dense=0.4, exposure=True, anchor=True
 )
 """For detectors on camera frames (bytes)."""
+POLICIES = {"exact": Policy(), "video": VIDEO}
+"""The policies that have names."""
+
+
+def parse_policy(text: str) -> Policy:
+    """A policy of words with commas between them: a name it begins from, then knobs, `video,residual=3,radius=none`."""
+    first, *words = [word.strip() for word in text.split(",")]
+    if "=" in first:
+        first, words = "", [first, *words]
+    if first and first not in POLICIES:
+        raise OptionError(f"policy {text!r}: {first!r} is no policy; use {', '.join(POLICIES)} or knob=value")
+    start = POLICIES[first] if first else Policy(exact=False)
+    kinds = {f.name: type(getattr(VIDEO, f.name)) for f in fields(Policy)}
+    knobs: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in kinds:
+            raise OptionError(f"policy {text!r}: there is no knob {name!r}; there are {', '.join(kinds)}")
+        known = {"none": None, "on": True, "off": False, "true": True, "false": False}
+        try:
+            knobs[name] = known[value.lower()] if value.lower() in known else kinds[name](float(value))
+        except ValueError as e:
+            raise OptionError(f"policy {text!r}: {name} is {value!r}, which is no number") from e
+    return replace(start, **knobs)
 
 
 def dump_folder() -> Path | None:

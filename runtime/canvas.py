@@ -19,6 +19,15 @@ FILL = 114
 """Grey level around frames, as detectors are trained with; for float frames, over 255."""
 
 
+def centred(frame: Array, size: Pair, fill: float = FILL, offset: Pair | None = None) -> Array:
+    """An image of the size with the frame (height, width, channels) in its middle, or at an offset."""
+    (h, w), (height, width) = frame.shape[:2], size
+    y, x = offset or ((height - h) // 2, (width - w) // 2)
+    image = np.full((height, width, *frame.shape[2:]), fill, frame.dtype)
+    image[y : y + h, x : x + w] = frame
+    return image
+
+
 class Canvas:
     """The image that the net sees, and the place of the last frame in it.
 

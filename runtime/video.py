@@ -107,6 +107,12 @@ def fit(frame: Image, height: int, width: int, fill: int = LETTERBOX_GREY) -> tu
     return image, placement
 
 
+def shrink(frame: Image, height: int, width: int) -> Image:
+    """Return the frame as large as fits into height x width, its proportions kept."""
+    scale = min(height / frame.shape[0], width / frame.shape[1])
+    return resize(frame, *(max(1, round(n * scale)) for n in frame.shape[:2]))
+
+
 def probe(source: Source) -> Clip:
     """Return size, rate and length of a source; its first frame is decoded, for the size after rotation."""
     camera = camera_index(source)

@@ -1,0 +1,263 @@
+"""One clip through streams, dense inference and the fastest peer (see `clips`)."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fluxcompile import peers
+from fluxcompile.bench import over
+from fluxcompile.options import VIDEO, Frames, Policy
+from fluxcompile.peers import Infer, Peer, arrays, peer_run
+from fluxcompile.runtime.canvas import centred
+from fluxcompile.runtime.video import Image, TruncatedVideo, frames, shrink
+from fluxcompile.tasks import Delay, Task, delay_figures, task_of
+from fluxcompile.timing import take_turns, uncollected
+
+Array = npt.NDArray[Any]
+Pair = tuple[int, int]
+PEERS = ("openvino", "onnxruntime")
+PEER_TURNS = 40
+"""How often a clip's frames are shown to the peer, in each pass of a stream."""
+FEWEST_BETWEEN = 5
+"""Frames of a stream between two turns of the peer, which leaves the processor's caches cold."""
+TRIALS = 5
+"""Rounds in which the peers are timed to find the fastest."""
+MARGIN = 32
+"""Pixels that frames leave free where maps cannot roll."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured; `frames` None plays clips to their end, `task` None is guessed from the outputs."""
+
+    policies: Sequence[Policy] = (VIDEO,)
+    frames: int | None = None
+    threads: int = 1
+    backend: str = "cpu"
+    peers: Sequence[str] = PEERS
+    task: Task | str | None = None
+
+
+@dataclass
+class Track:
+    """What one policy did over a clip, or over several."""
+
+    work: list[float] = field(default_factory=list)
+    hits: list[float] = field(default_factory=list)
+    dense: list[bool] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    peer_ms: list[float] = field(default_factory=list)
+    tallies: list[Any] = field(default_factory=list)
+    at_camera: list[Any] = field(default_factory=list)
+    rolls: list[bool] = field(default_factory=list)
+    offsets: list[Pair | None] = field(default_factory=list)
+    delays: list[Delay] = field(default_factory=list)
+
+    def row(self, clip: str, task: Task) -> dict[str, Any]:
+        """The figures: `speedup` is of medians, `of_best_dense` of means, so that dense frames count in full."""
+        told = task.told(self.tallies)
+        per_frame = told.pop("per_frame")
+        ours, theirs = (median(ms) if ms else None for ms in (self.ms, self.peer_ms))
+        found = {
+            "clip": clip,
+            "frames": len(self.ms),
+            "work_share": mean(self.work),
+            "speedup": over(theirs, ours),
+            "ms": ours,
+            "ms_mean": mean(self.ms),
+            "ms_worst": max(self.ms),
+            "peer_ms": theirs,
+            "peer_ms_least": min(self.peer_ms, default=None),
+            "of_best_dense": over(mean(self.ms), mean(self.peer_ms) if self.peer_ms else None),
+            "hit_ratio": mean(self.hits),
+            "dense_frames": sum(self.dense),
+            "rolls": sum(self.rolls),
+            **told,
+            "at_camera": task.figures(self.at_camera),
+        }
+        if task.delays:
+            found["new_object_delay"] = delay_figures(self.delays)
+        return {**found, "per_frame": {task.figure: per_frame, "work_share": self.work, "ms": self.ms}}
+
+    def add(self, other: "Track") -> None:
+        for name, values in vars(other).items():
+            getattr(self, name).extend(values)
+
+
+class Bench:
+    """The streams, one for each policy, and the fastest peer, opened at the first frame."""
+
+    def __init__(
+        self, net: Any, source: Any, pixels: Frames | None, size: tuple[int, int], plan: Plan, on_step: Any
+    ) -> None:
+        self.net, self.size, self.plan, self.on_step = net, size, plan, on_step
+        self.streams = [
+            net.stream(policy, backend=plan.backend, threads=plan.threads, task=plan.task) for policy in plan.policies
+        ]
+        self.task: Task | None = None
+        self.peer: Peer | None = None
+        self.peers: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        takes_bytes = source is None or (isinstance(source, Path) and source.suffix not in (".onnx", ".pt2"))
+        self._source = None if takes_bytes else source
+        self._pixels = None if takes_bytes else pixels or Frames()
+        self._shown: Array | None = None
+
+    def clip(self, clip: Path) -> Iterator[Track]:
+        """A track for each policy, one after the other; the one under way is given as far as it came."""
+        images = self._images(clip)
+        if not images:
+            return
+        dense = _Dense(self.net, images, self.size)
+        for index in range(len(images)):
+            outputs = dense.outputs(index, None)
+            if self.task is None:
+                self.task = task_of(outputs, self.plan.task)
+            dense.keep(index, None, self.task.decode(outputs, self.size))
+            self.on_step(f"{clip.stem}: dense", index + 1, len(images))
+        if self.peer is None and self.plan.peers:
+            self._open_peers(centred(images[0], self.size))
+        for number, (policy, stream) in enumerate(zip(self.plan.policies, self.streams, strict=True), 1):
+            what = clip.stem if len(self.streams) == 1 else f"{clip.stem}, policy {number} of {len(self.streams)}"
+            track, results = Track(), list[Any]()
+            shown = images if policy.anchor else [centred(image, self.size) for image in images]
+            try:
+                with uncollected():
+                    self._play(what, stream, shown, track, results)
+            except KeyboardInterrupt:
+                yield self._compared(what, track, results, dense)
+                raise
+            yield self._compared(what, track, results, dense)
+
+    def _images(self, clip: Path) -> list[Image]:
+        """The frames as large as they fit, with a margin if any policy moves them."""
+        images: list[Image] = []
+        self.on_step(f"{clip.stem}: decoding", 0, 1)
+        margin = (0, 0)
+        if any(policy.anchor for policy in self.plan.policies):
+            plan = self.net.program.plan
+            margin = plan.rolls.unit if plan and plan.rolls.unit else (MARGIN, MARGIN)
+        try:
+            for image in frames(clip, count=self.plan.frames):
+                images.append(shrink(image, *(n - m for n, m in zip(self.size, margin, strict=True))))
+        except TruncatedVideo as error:
+            self.notes.append(str(error))
+        return images
+
+    def _play(self, what: str, stream: Any, images: Sequence[Image], track: Track, results: list[Any]) -> None:
+        assert self.task is not None
+        every = max(FEWEST_BETWEEN, len(images) // PEER_TURNS)
+        stream(images[0])  # its memory comes into being at its first frame
+        stream.reset()
+        for index, image in enumerate(images):
+            began = time.perf_counter()
+            outputs = stream(image)
+            took = 1000 * (time.perf_counter() - began)
+            results.append(self.task.decode(arrays(outputs), self.size))
+            stats, size = stream.stats, image.shape[:2]
+            (y, x), (h, w) = stats.offset, size
+            track.work.append(float(stats.work_share))
+            track.hits.append(0.0 if stats.dense else 1.0 - float(np.mean(stats.miss[y : y + h, x : x + w])))
+            track.dense.append(bool(stats.dense))
+            track.rolls.append(any(stats.roll))
+            track.offsets.append(stats.offset if size != self.size else None)
+            track.ms.append(took)
+            if self.peer is not None and self.peer.infer and index % every == every // 2:
+                self._show(image if size == self.size else centred(image, self.size))
+                track.peer_ms.append(_timed_ms(self.peer.infer))
+            self.on_step(what, index + 1, len(images))
+
+    def _compared(self, what: str, track: Track, results: Sequence[Any], dense: "_Dense") -> Track:
+        task = self.task
+        assert task is not None
+        done = min(len(track.ms), len(results))
+        kept = {name: values[:done] for name, values in vars(track).items() if name != "peer_ms"}
+        track, home = replace(track, **kept), []
+        for index, (result, offset) in enumerate(zip(results[:done], track.offsets, strict=True)):
+            if not dense.has(index, offset):
+                dense.keep(index, offset, task.decode(dense.outputs(index, offset), self.size))
+                self.on_step(f"{what}: dense where frames lay", index + 1, done)
+            track.tallies.append(task.compare(result, dense.result(index, offset)))
+            home.append(result if offset is None else task.shift(result, dense.back(index, offset)))
+            track.at_camera.append(task.compare(home[-1], dense.result(index, None)))
+        if task.delays:
+            track.delays = task.delays(home, [dense.result(index, None) for index in range(done)])
+        return track
+
+    def _open_peers(self, image: Image) -> None:
+        """Open them, and keep the fastest."""
+        self._shown = np.array(image) if self._pixels is None else as_input(image, self._pixels)
+        model = peers.Model(self._source, self.net.program, [self._shown])
+        ours = arrays(self.net.dense(image))
+        opened: list[Peer] = []
+        for peer in peers.open_peers(model, self.plan.threads, ours, self.plan.peers):
+            opened.append(peer)
+            self.on_step("opening peers", len(opened), len(self.plan.peers))
+        (self._shown,) = model.frames  # the memory that the peers read
+        runs = {peer.name: peer_run(peer.infer) for peer in opened if peer.infer}
+        if not take_turns(runs, TRIALS):
+            raise KeyboardInterrupt
+        timed = {name: run.best_ms for name, run in runs.items() if run.best_ms is not None}
+        for peer in opened:
+            told = {"name": peer.name, "version": peer.version, "reason": peer.reason}
+            self.peers.append({**told, "ms": timed.get(peer.name), "max_relative_error": peer.max_relative_error})
+        self.notes += [f"{peer.name} left out: {peer.reason}" for peer in opened if peer.reason]
+        if timed:
+            best = min(timed, key=lambda name: timed[name])
+            self.peer = next(peer for peer in opened if peer.name == best)
+
+    def _show(self, image: Image) -> None:
+        assert self._shown is not None
+        self._shown[...] = image if self._pixels is None else as_input(image, self._pixels)
+
+
+class _Dense:
+    """Dense results of a clip's frames: in the middle of the net's input (offset None), or elsewhere."""
+
+    def __init__(self, net: Any, images: Sequence[Image], size: Pair) -> None:
+        self._net, self._images, self._size = net, images, size
+        self._known: dict[tuple[int, Pair], Any] = {}
+
+    def _key(self, index: int, offset: Pair | None) -> tuple[int, Pair]:
+        return index, offset or self._middle(index)
+
+    def _middle(self, index: int) -> Pair:
+        h, w = self._images[index].shape[:2]
+        return (self._size[0] - h) // 2, (self._size[1] - w) // 2
+
+    def back(self, index: int, offset: Pair) -> Pair:
+        """From where the frame lay to the middle."""
+        y, x = self._middle(index)
+        return y - offset[0], x - offset[1]
+
+    def outputs(self, index: int, offset: Pair | None) -> list[Array]:
+        return arrays(self._net.dense(centred(self._images[index], self._size, offset=offset)))
+
+    def has(self, index: int, offset: Pair | None) -> bool:
+        return self._key(index, offset) in self._known
+
+    def keep(self, index: int, offset: Pair | None, result: Any) -> None:
+        self._known[self._key(index, offset)] = result
+
+    def result(self, index: int, offset: Pair | None) -> Any:
+        return self._known[self._key(index, offset)]
+
+
+def as_input(image: Image, pixels: Frames) -> npt.NDArray[np.float32]:
+    """A camera frame as a model takes it: [1, 3, h, w]."""
+    shift, spread = (np.asarray(values, np.float32) for values in (pixels.mean, pixels.std))
+    values = (image.astype(np.float32) * np.float32(pixels.scale) - shift) / spread
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)
+
+
+def _timed_ms(infer: Infer) -> float:
+    infer()  # its weights and maps come back into the caches, as between frames
+    began = time.perf_counter()
+    infer()
+    return 1000 * (time.perf_counter() - began)

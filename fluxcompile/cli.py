@@ -58,6 +58,10 @@ PixelsOption = Annotated[
     typer.Option(metavar="HOW", help="How camera pixels become input: unit (0 to 1), imagenet, raw (0 to 255), auto."),
 ]
 PatternOption = Annotated[str, typer.Option(metavar="A,B", help="Where it is new: blobs, scattered or both.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(help="Of clips: detect, instances, keypoints, segment, classify, depth, regress; or guessed."),
+]
 BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu or reference.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is timed; all take turns in each round.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Other frames, masks and orders.")]
@@ -263,10 +267,7 @@ def bench(
         typer.Option(metavar="POLICY", help="Of --clips: exact, video, or knobs, video,residual=3. May be repeated."),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="Of --clips: detect, instances, keypoints, segment, classify, depth, regress; or guessed."),
-    ] = None,
+    task: TaskOption = None,
     pixels: PixelsOption = "auto",
     example: ExampleOption = None,
     without: WithoutOption = None,
@@ -404,6 +405,13 @@ def ablate(
     passes: Annotated[
         bool, typer.Option("--passes", help="Leave out each optional pass of the compiler in turn.")
     ] = False,
+    clips: Annotated[
+        str | None, typer.Option(metavar="DIR|A,B", help="Take each part of the policy away in turn on these clips.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Of --clips: exact, video, or knobs, video,residual=3.")] = "video",
+    frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
+    task: TaskOption = None,
+    pixels: PixelsOption = "auto",
     activity: Annotated[float, typer.Option(help="Per cent of the 32-pixel blocks of a frame that are new.")] = 10,
     pattern: PatternOption = "blobs",
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
@@ -414,13 +422,19 @@ def ablate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for ablate.json and the plot.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compile MODEL without each pass in turn; tell what that costs, and that the outputs are the same."""
+    """Leave out each pass of the compiler in turn, or each part of a policy; tell what that costs."""
     from fluxcompile import ablate as _ablate
     from fluxcompile import figures, sources
     from fluxcompile.bench import Plan
 
+    if clips is not None:
+        whole = options.parse_policy(policy)
+        _ablate_policy(
+            model, clips, whole, (pixels, example), frames, task, _backend(backend), threads, output, as_json
+        )
+        return
     if not passes:
-        raise OptionError("say what to leave out: fluxcompile ablate MODEL --passes")
+        raise OptionError("say what to leave out: fluxcompile ablate MODEL --passes, or --clips DIR")
     if model.endswith(".flux"):
         raise OptionError(f"{model}: is compiled already, its passes have run; ablate the model it was made of")
     (one,) = _patterns(pattern)[:1]
@@ -450,6 +464,87 @@ def ablate(
         _notes([f"without {row['pass']}: {row['reason']}" for row in plain["rows"] if row["reason"]])
         console.print(f"[dim]{figures.machine_line(plain)}[/dim]", highlight=False)
     _end(written, result.interrupted)
+
+
+def _ablate_policy(
+    model: str,
+    text: str,
+    whole: options.Policy,
+    how: tuple[str | None, str | None],
+    frames: int | None,
+    task: str | None,
+    backend: str,
+    threads: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """What `ablate --clips` does; `how` is --pixels, --example."""
+    from fluxcompile import clips as _clips
+    from fluxcompile import policy_figures
+    from fluxcompile.ablate_policy import rows_of, variants
+    from fluxcompile.clip_runs import Plan
+
+    found = _clips.find_clips(text)
+    parts = variants(whole)
+    net, source, seen = _opened_for_frames(model, how[0], how[1], None)
+    plan = Plan(tuple(parts.values()), frames=frames, threads=threads, backend=backend, task=task)
+    with _bar() as progress:
+        bar = progress.add_task(_short(model))
+        results = _clips.measure(
+            _short(model), net, source, seen, found, plan,
+            on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
+        )  # fmt: skip
+    told = [result.to_json() for result in results]
+    plain = {**{k: told[0][k] for k in ("model", "machine", "threads", "backend", "task", "figure", "notes")}}
+    plain["rows"] = rows_of(list(parts), told)
+    written = policy_figures.write(plain, output, "ablate") if output is not None else []
+    if as_json:
+        _print_json(plain)
+    else:
+        console.print(policy_figures.parts_table(plain))
+        _notes(plain["notes"])
+    _end(written, any(result.interrupted for result in results))
+
+
+@app.command()
+def calibrate(
+    model: ModelArgument,
+    clip: Annotated[Path, typer.Argument(help="A clip of the camera; half of it chooses, half of it is the proof.")],
+    agreement: Annotated[float, typer.Option(help="What the task's figure must be at least, from 0 to 1.")] = 0.985,
+    policy: Annotated[str, typer.Option(help="Where to begin: video, or knobs.")] = "video",
+    frames: Annotated[int | None, typer.Option(min=1, help="Of the clip; all.")] = None,
+    task: TaskOption = None,
+    pixels: PixelsOption = "auto",
+    example: ExampleOption = None,
+    save: Annotated[Path | None, typer.Option(help="Write the program with the policy that was chosen.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for calibrate.json and the plot.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pick the policy of least work that still agrees with dense inference on a clip; print what was tried."""
+    from fluxcompile import policy_figures
+    from fluxcompile.calibrate import calibrate as pick
+
+    net, _, _ = _opened_for_frames(model, pixels, example, None)
+    with _bar() as progress:
+        bar = progress.add_task(clip.stem)
+        found = pick(
+            net, clip, agreement, start=options.parse_policy(policy), frames=frames, task=task,
+            on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
+        )  # fmt: skip
+    plain = found.to_json()
+    written = policy_figures.write(plain, output, "calibrate") if output is not None else []
+    if save is not None and found.policy is not None:
+        net.program.policy = found.policy.to_json()
+        net.save(save)
+        written.append(save)
+    if as_json:
+        _print_json(plain)
+    else:
+        console.print(policy_figures.calibration_table(plain))
+        console.print(policy_figures.held_out(plain), highlight=False)
+    _end(written, found.interrupted)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -34,10 +34,11 @@ MARGIN = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured; `frames` None plays clips to their end, `task` None is guessed from the outputs."""
+    """What is measured: `frames` of each clip from `start`, None to its end; `task` None is guessed from outputs."""
 
     policies: Sequence[Policy] = (VIDEO,)
     frames: int | None = None
+    start: int = 0
     threads: int = 1
     backend: str = "cpu"
     peers: Sequence[str] = PEERS
@@ -97,9 +98,7 @@ class Bench:
         self, net: Any, source: Any, pixels: Frames | None, size: tuple[int, int], plan: Plan, on_step: Any
     ) -> None:
         self.net, self.size, self.plan, self.on_step = net, size, plan, on_step
-        self.streams = [
-            net.stream(policy, backend=plan.backend, threads=plan.threads, task=plan.task) for policy in plan.policies
-        ]
+        self._streams: dict[Policy, Any] = {}
         self.task: Task | None = None
         self.peer: Peer | None = None
         self.peers: list[dict[str, Any]] = []
@@ -111,29 +110,51 @@ class Bench:
 
     def clip(self, clip: Path) -> Iterator[Track]:
         """A track for each policy, one after the other; the one under way is given as far as it came."""
+        loaded = self.load(clip)
+        if loaded is None:
+            return
+        for number, policy in enumerate(self.plan.policies, 1):
+            several = len(self.plan.policies) > 1
+            what = f"{clip.stem}, policy {number} of {len(self.plan.policies)}" if several else clip.stem
+            track = Track()
+            try:
+                self.track(what, loaded, policy, track)
+            finally:
+                if track.ms:
+                    yield track
+
+    def load(self, clip: Path) -> "Loaded | None":
+        """A clip's frames and their dense results; None for one without frames."""
         images = self._images(clip)
         if not images:
-            return
-        dense = _Dense(self.net, images, self.size)
+            return None
+        loaded = Loaded(self.net, images, self.size)
         for index in range(len(images)):
-            outputs = dense.outputs(index, None)
+            outputs = loaded.outputs(index, None)
             if self.task is None:
                 self.task = task_of(outputs, self.plan.task)
-            dense.keep(index, None, self.task.decode(outputs, self.size))
+            loaded.keep(index, None, self.task.decode(outputs, self.size))
             self.on_step(f"{clip.stem}: dense", index + 1, len(images))
         if self.peer is None and self.plan.peers:
             self._open_peers(centred(images[0], self.size))
-        for number, (policy, stream) in enumerate(zip(self.plan.policies, self.streams, strict=True), 1):
-            what = clip.stem if len(self.streams) == 1 else f"{clip.stem}, policy {number} of {len(self.streams)}"
-            track, results = Track(), list[Any]()
-            shown = images if policy.anchor else [centred(image, self.size) for image in images]
-            try:
-                with uncollected():
-                    self._play(what, stream, shown, track, results)
-            except KeyboardInterrupt:
-                yield self._compared(what, track, results, dense)
-                raise
-            yield self._compared(what, track, results, dense)
+        return loaded
+
+    def track(self, what: str, loaded: "Loaded", policy: Policy, track: Track) -> Track:
+        """Fill a track with what a policy did; Ctrl-C leaves it as far as it came."""
+        results = list[Any]()
+        images = loaded.images
+        shown = images if policy.anchor else [centred(image, self.size) for image in images]
+        if policy not in self._streams:
+            options = {"backend": self.plan.backend, "threads": self.plan.threads, "task": self.plan.task}
+            self._streams[policy] = self.net.stream(policy, **options)
+        try:
+            with uncollected():
+                self._play(what, self._streams[policy], shown, track, results)
+        finally:
+            self._compare(what, track, results, loaded)
+            if policy not in self.plan.policies:
+                del self._streams[policy]
+        return track
 
     def _images(self, clip: Path) -> list[Image]:
         """The frames as large as they fit, with a margin if any policy moves them."""
@@ -144,7 +165,7 @@ class Bench:
             plan = self.net.program.plan
             margin = plan.rolls.unit if plan and plan.rolls.unit else (MARGIN, MARGIN)
         try:
-            for image in frames(clip, count=self.plan.frames):
+            for image in frames(clip, start=self.plan.start, count=self.plan.frames):
                 images.append(shrink(image, *(n - m for n, m in zip(self.size, margin, strict=True))))
         except TruncatedVideo as error:
             self.notes.append(str(error))
@@ -173,12 +194,14 @@ class Bench:
                 track.peer_ms.append(_timed_ms(self.peer.infer))
             self.on_step(what, index + 1, len(images))
 
-    def _compared(self, what: str, track: Track, results: Sequence[Any], dense: "_Dense") -> Track:
+    def _compare(self, what: str, track: Track, results: Sequence[Any], dense: "Loaded") -> None:
         task = self.task
         assert task is not None
         done = min(len(track.ms), len(results))
-        kept = {name: values[:done] for name, values in vars(track).items() if name != "peer_ms"}
-        track, home = replace(track, **kept), []
+        for name, values in vars(track).items():
+            if name != "peer_ms":
+                del values[done:]
+        home = []
         for index, (result, offset) in enumerate(zip(results[:done], track.offsets, strict=True)):
             if not dense.has(index, offset):
                 dense.keep(index, offset, task.decode(dense.outputs(index, offset), self.size))
@@ -187,8 +210,7 @@ class Bench:
             home.append(result if offset is None else task.shift(result, dense.back(index, offset)))
             track.at_camera.append(task.compare(home[-1], dense.result(index, None)))
         if task.delays:
-            track.delays = task.delays(home, [dense.result(index, None) for index in range(done)])
-        return track
+            track.delays += task.delays(home, [dense.result(index, None) for index in range(done)])
 
     def _open_peers(self, image: Image) -> None:
         """Open them, and keep the fastest."""
@@ -217,18 +239,18 @@ class Bench:
         self._shown[...] = image if self._pixels is None else as_input(image, self._pixels)
 
 
-class _Dense:
-    """Dense results of a clip's frames: in the middle of the net's input (offset None), or elsewhere."""
+class Loaded:
+    """A clip's frames, and dense results of them: in the middle of the net's input (offset None), or elsewhere."""
 
     def __init__(self, net: Any, images: Sequence[Image], size: Pair) -> None:
-        self._net, self._images, self._size = net, images, size
+        self._net, self.images, self._size = net, images, size
         self._known: dict[tuple[int, Pair], Any] = {}
 
     def _key(self, index: int, offset: Pair | None) -> tuple[int, Pair]:
         return index, offset or self._middle(index)
 
     def _middle(self, index: int) -> Pair:
-        h, w = self._images[index].shape[:2]
+        h, w = self.images[index].shape[:2]
         return (self._size[0] - h) // 2, (self._size[1] - w) // 2
 
     def back(self, index: int, offset: Pair) -> Pair:
@@ -237,7 +259,7 @@ class _Dense:
         return y - offset[0], x - offset[1]
 
     def outputs(self, index: int, offset: Pair | None) -> list[Array]:
-        return arrays(self._net.dense(centred(self._images[index], self._size, offset=offset)))
+        return arrays(self._net.dense(centred(self.images[index], self._size, offset=offset)))
 
     def has(self, index: int, offset: Pair | None) -> bool:
         return self._key(index, offset) in self._known

@@ -103,7 +103,7 @@ class Policy:
 
 
 VIDEO = Policy(
-    exact=False, residual=2.0, radius=12, background=14.0, edge=5.0, support=4, dense=0.4, exposure=True, anchor=True
+    exact=False, residual=2.5, radius=10, background=14.0, edge=8.0, support=4, dense=0.4, exposure=True, anchor=True
 )
 """For detectors on camera frames (bytes)."""
 POLICIES = {"exact": Policy(), "video": VIDEO}

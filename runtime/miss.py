@@ -25,7 +25,7 @@ BLOCK = 8
 """Frame pixels a side of what is missed or hit together."""
 FAR = 1 << 24
 """A radius beyond every frame."""
-DRIFT = 1 / 16
+DRIFT = 1 / 32
 """Share of white by which the light may have changed since the reference; beyond it, dark and bright are cut off."""
 EDGE = 2
 """Blocks along the frame's edges where new things come in."""
@@ -111,8 +111,7 @@ class Classifier:
         if exposure is not None and self.canvas is None:
             image = image.copy()
         self._expose(image, planar, levels)
-        miss, bound = self._painted(levels, reference.shape[:2])
-        return Classes(image, miss, bound if policy.radius is not None else None)
+        return Classes(image, *self._painted(levels, reference.shape[:2]))
 
     def saw(self, salience: npt.NDArray[np.float32] | None, miss: Array | None) -> None:
         """The frame was computed: its outputs are salient there, the reference changed where it missed (None: all)."""
@@ -262,12 +261,14 @@ class Classifier:
             self._band = where, inside & near(outside, EDGE)[EDGE:-EDGE, EDGE:-EDGE]
         return self._band[1]
 
-    def _painted(self, levels: npt.NDArray[np.uint8], size: tuple[int, ...]) -> tuple[Array, Array]:
+    def _painted(self, levels: npt.NDArray[np.uint8], size: tuple[int, ...]) -> tuple[Array, Array | None]:
+        """(miss, bound) of pixels."""
         if self._masks is None:
             self._masks = np.empty(size, np.uint8), np.empty(size, np.uint8)
         radius = FAR if self.policy.radius is None else min(self.policy.radius, FAR)
         _cpu.paint_blocks(levels, BLOCK, [radius, 0], *self._masks)
-        return self._masks
+        miss, bound = self._masks
+        return miss, None if self.policy.radius is None else bound
 
 
 def _drift(light: Exposure | None, white: float) -> float:

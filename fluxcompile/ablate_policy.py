@@ -20,12 +20,18 @@ OFF: dict[str, dict[str, Any]] = {
     "support": {"support": 0},
     "radius": {"radius": None},
     "exposure": {"exposure": False},
+    "vectors": {"vectors": False},
     "gate": {"gate": 0.0},
     "freshness": {"freshness": 0.0},
     "budget": {"budget_ms": 0.0},
 }
 """Each part of a policy, and the knobs that take it away."""
-ON: dict[str, dict[str, Any]] = {"gate": {"gate": 0.25}, "freshness": {"freshness": 0.02}, "budget": {"budget_ms": 8.0}}
+ON: dict[str, dict[str, Any]] = {
+    "vectors": {"vectors": True},
+    "gate": {"gate": 0.25},
+    "freshness": {"freshness": 0.02},
+    "budget": {"budget_ms": 8.0},
+}
 """The parts that a policy may lack, and what puts them in."""
 
 

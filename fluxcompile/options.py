@@ -50,6 +50,7 @@ class Policy:
     edge: the same for the outermost 16 pixels of the frame, where new things come in.
     support: how many of the 3 x 3 blocks around a block must miss for it to count, two more in the background.
     anchor: frames may be smaller than the net's input; they lie in its middle and move there as the camera moves.
+    vectors: motion of each block of 16 x 16 pixels is looked for too, and what was salient follows it.
     freshness: the share of all blocks that are doubtful, the oldest and most salient, computed anew in each frame.
     budget_ms: time a frame may take; what misses by least is left for later. 0 knows no limit.
     exposure: with `residual`, frames are seen in the light of the reference image (gain and bias of each channel,
@@ -72,6 +73,7 @@ class Policy:
     edge: float = 0.0
     support: int = 0
     anchor: bool = False
+    vectors: bool = False
     freshness: float = 0.0
     budget_ms: float = 0.0
 
@@ -81,7 +83,7 @@ class Policy:
                 "Policy: exact=True leaves no room for threshold, radius, gate or residual; pass exact=False"
             )
         if not self.residual:
-            for name in ("exposure", "background", "edge", "support", "freshness", "budget_ms"):
+            for name in ("exposure", "background", "edge", "support", "vectors", "freshness", "budget_ms"):
                 if getattr(self, name):
                     raise OptionError(f"Policy: {name} goes by what residual measures; give residual too")
         if self.background and self.background < self.residual:

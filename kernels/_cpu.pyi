@@ -239,6 +239,7 @@ class Aligner:
         matched: float,
         exposure: bool,
         refine: bool,
+        by_block: bool,
         reach: int,
         vectors: Ints,
         sad: Floats,

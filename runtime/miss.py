@@ -17,6 +17,7 @@ from fluxcompile.runtime.blocks import around, block_residual, near
 from fluxcompile.runtime.budget import Latency
 from fluxcompile.runtime.canvas import Canvas, Pair
 from fluxcompile.runtime.frame import CAUSES
+from fluxcompile.runtime.motion import BLOCK as MOTION_BLOCK
 from fluxcompile.runtime.motion import Alignment, Exposure, Reference, align
 
 Array = npt.NDArray[Any]
@@ -75,7 +76,7 @@ class Classifier:
         frame: the camera's, (height, width, channels) or planar. reference: float32 (height, width, channels) of the
         net's input, what the caches were computed from.
         """
-        if not (self.policy.exposure or self.policy.anchor):
+        if not (self.policy.exposure or self.policy.anchor or self.policy.vectors):
             return True
         view = reference if self.canvas is None else self.canvas.of(reference, planar=False)
         self.alignment = found = self._aligned(frame, view)
@@ -154,12 +155,13 @@ class Classifier:
             if changed is not None and self.canvas is not None:
                 changed = self.canvas.of(changed, planar=False)
             self._reference.update(view, None if changed is None else np.ascontiguousarray(changed).view(np.bool_))
-        return align(frame, self._reference, self.alignment, refine=self.policy.anchor)
+        moves = self.policy.anchor or self.policy.vectors
+        return align(frame, self._reference, self.alignment, refine=moves, by_block=self.policy.vectors)
 
     def _causes(self, residual: Array, strong: Grid, inside: Grid) -> npt.NDArray[np.uint8]:
         policy = self.policy
         differs = ~(residual <= policy.residual)
-        salience = self._salience if policy.background else None
+        salience = self._projected() if policy.background else None
         if salience is not None:
             if policy.support:
                 strong = strong & (around(strong) >= policy.support + STRICTER)
@@ -189,6 +191,24 @@ class Classifier:
         channels, light = image.shape[0 if planar else 2], self.alignment.exposure
         gain, bias = (np.resize(np.array(v, np.float32), channels) for v in (light.gain, light.bias))
         _cpu.expose_blocks(image, planar, BLOCK, levels, gain, bias)
+
+    def _projected(self) -> npt.NDArray[np.float32] | None:
+        """What was salient, where it was and where it is by now."""
+        if self._salience is None or not self.policy.vectors or self.alignment is None:
+            return self._salience
+        vectors = self.alignment.vectors - np.array(self.alignment.shift, np.int32).reshape(2, 1, 1)
+        top, left = (0, 0) if self.canvas is None else self.canvas.offset
+        found = self._salience.copy()
+        h, w = found.shape
+        for y, x in np.argwhere(vectors.any(0)):
+            there, here = (np.array([y, x]) * MOTION_BLOCK + (top, left) + d for d in (vectors[:, y, x], 0))
+            span = MOTION_BLOCK // BLOCK + 1
+            y0, x0 = (np.clip(there // BLOCK, 0, (h - 1, w - 1))).astype(int)
+            weight = self._salience[y0 : y0 + span, x0 : x0 + span].max()
+            y1, x1 = np.clip(here // BLOCK, 0, (h - 1, w - 1)).astype(int)
+            view = found[y1 : y1 + span, x1 : x1 + span]
+            np.maximum(view, weight, out=view)
+        return found
 
     def _leave_for_later(self, causes: npt.NDArray[np.uint8]) -> None:
         """Take the blocks that matter most, as many as the budget has time for; the others become stale."""

@@ -121,6 +121,7 @@ class Reference:
         matched: float,
         exposure: bool,
         refine: bool,
+        by_block: bool,
         reach: int,
     ) -> Alignment:
         array, planar = self._checked(frame, "the frame")
@@ -130,7 +131,7 @@ class Reference:
             found = self._aligner.align(
                 array, planar, self._scale, self._offset,
                 None if last is None else self._field(last.vectors, "last"), (0, 0) if last is None else last.shift,
-                None if hint is None else self._field(hint, "hint"), matched, exposure, refine, reach,
+                None if hint is None else self._field(hint, "hint"), matched, exposure, refine, by_block, reach,
                 vectors, sad, still,
             )  # fmt: skip
         except ValueError as e:
@@ -171,14 +172,18 @@ def align(
     matched: float = MATCHED,
     exposure: bool = True,
     refine: bool = True,
+    by_block: bool = True,
     reach: int = REACH,
 ) -> Alignment:
     """The frame against the reference.
 
     last: of the frame before, whose vectors are tried first. hint: vectors from elsewhere, as `Alignment.vectors`, a
     decoded stream's. refine: search around what is tried; without, `last`, `hint` and neighbours are all there is.
+    by_block: find a vector for each block; without, all have the shift.
     """
-    return reference._align(frame, last, hint, matched=matched, exposure=exposure, refine=refine, reach=reach)
+    return reference._align(
+        frame, last, hint, matched=matched, exposure=exposure, refine=refine, by_block=by_block, reach=reach
+    )
 
 
 def _image(value: Any, what: str, channels: int | None) -> tuple[Array, bool]:

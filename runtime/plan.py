@@ -245,7 +245,7 @@ class CpuStream:
             offset=canvas.offset if canvas else (0, 0),
             shift=classifier.shift,
             roll=classifier.roll,
-            vectors=alignment.vectors if alignment else None,
+            vectors=alignment.vectors if alignment and self.policy.vectors else None,
         )
 
 

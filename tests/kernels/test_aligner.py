@@ -33,7 +33,7 @@ def arguments(height: int, width: int, **changes: Any) -> dict[str, Any]:
     blocks = -(-height // 16), -(-width // 16)
     given = {
         "image": image(height, width, seed=1), "planar": False, "scale": 1.0, "offset": 0.0, "last": None,
-        "last_shift": (0, 0), "hint": None, "matched": 4.0, "exposure": True, "refine": True, "reach": 64,
+        "last_shift": (0, 0), "hint": None, "matched": 4.0, "exposure": True, "refine": True, "by_block": True, "reach": 64,
         "vectors": np.zeros((2, *blocks), np.int32), "sad": np.zeros(blocks, np.float32),
         "still": np.zeros(blocks, np.float32),
     }  # fmt: skip

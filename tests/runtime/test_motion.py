@@ -284,6 +284,9 @@ def test_a_hint_is_tried_and_the_last_vectors_too() -> None:
     hinted = align(now, reference, hint=field, refine=False)
     assert (hinted.vectors[:, 3:7, 4:7] == np.array([0, -13]).reshape(2, 1, 1)).all()
     again = align(now, reference, hinted, refine=False)
+    whole = align(now, reference, by_block=False)
+    for axis in (0, 1):
+        assert (whole.vectors[axis] == whole.shift[axis]).all()
     np.testing.assert_array_equal(again.vectors, hinted.vectors)
     wrong = align(now, reference, hint=-field, refine=False)  # compared before it is taken
     assert not wrong.vectors[:, 3:7, 4:7].any()

@@ -69,13 +69,14 @@ class Aligner {
     // (shift, shares of blocks that match, gain and bias per channel or None), or None where a value is not finite.
     nb::object align(const Array& array, bool planar, float scale, float offset, const std::optional<Array>& last,
                      Pair last_shift, const std::optional<Array>& hint, float matched, bool exposure, bool refine,
-                     int reach, const Result& vectors, const Result& sad, const Result& still) {
+                     bool by_block, int reach, const Result& vectors, const Result& sad, const Result& still) {
         const char* op = "align";
         const Image image = image_of(op, array, planar, scale, offset);
         const Given given = {field_of(op, "last", last),
                              {held(last_shift.first), held(last_shift.second)},
                              field_of(op, "hint", hint),
                              exposure,
+                             by_block,
                              {matched, refine, reach}};
         require(matched >= 0 && matched <= 255, op, ": matched is ", matched, ", it must be in [0, 255]");
         require(reach >= 0 && reach <= kMostSide, op, ": reach is ", reach, ", it must be in [0, ", kMostSide, "]");
@@ -190,6 +191,7 @@ class Aligner {
         Vector last_shift;
         std::vector<Vector> hint;
         bool exposure;
+        bool by_block;  // a vector for each block, or the shift for all
         SearchSettings search;
     };
 
@@ -232,7 +234,8 @@ class Aligner {
         }
         const Blocks blocks((*seen_)[0], reference_[0]);
         const std::vector<uint32_t> sums = still_sums(blocks);
-        const Field field = BlockSearch(blocks, sums, given.search)(m.shift, guesses, hints);
+        const Field field = given.by_block ? BlockSearch(blocks, sums, given.search)(m.shift, guesses, hints)
+                                           : shifted(blocks, sums, m.shift);
         int count = 0;
         const int n = blocks.count();
         for (int i = 0; i < n; ++i) {
@@ -250,6 +253,13 @@ class Aligner {
             for (int c = 0; c < channels_; ++c) m.exposure.push_back(fit_exposure(now_means_, reference_means_, c));
         }
         return m;
+    }
+
+    static Field shifted(const Blocks& blocks, const std::vector<uint32_t>& still, Vector shift) {
+        Field field = {std::vector<Vector>(still.size(), shift), still};
+        for (int i = 0; shift != Vector{} && i < blocks.count(); ++i)
+            field.sums[static_cast<size_t>(i)] = blocks.at(i, shift);
+        return field;
     }
 
     Area whole() const { return {0, 0, height_, width_}; }
@@ -354,7 +364,7 @@ void bind_motion(nb::module_& m) {
              "changed"_a.noconvert().none())
         .def("align", &Aligner::align, "image"_a.noconvert(), "planar"_a, "scale"_a, "offset"_a,
              "last"_a.noconvert().none(), "last_shift"_a, "hint"_a.noconvert().none(), "matched"_a, "exposure"_a,
-             "refine"_a, "reach"_a, "vectors"_a.noconvert(), "sad"_a.noconvert(), "still"_a.noconvert())
+             "refine"_a, "by_block"_a, "reach"_a, "vectors"_a.noconvert(), "sad"_a.noconvert(), "still"_a.noconvert())
         .def("level", &Aligner::level, "index"_a);
     m.attr("MOTION_BLOCK") = kMotionBlock;
 }

@@ -185,10 +185,10 @@ __attribute__((noinline)) void weigh(float* scores, int members, float* offsets,
 }
 
 // The weighted mean of v for R queries and N vectors of channels; if not kFull, N is 1 and has `width` channels. With
-// `keep` it is added to that share of what is there.
+// `was` that many times what is there is part of the sum.
 template <int R, int N, int kPanel, bool kFull>
 __attribute__((noinline)) void mix(const float* const* v, int members, ptrdiff_t from, int width, const float* weights,
-                                   const float* shares, const float* keep, float* const* to, int n) {
+                                   const float* shares, const float* was, float* const* to, int n) {
     static_assert(kFull || N == 1);
     V acc[R][N] = {};
     for (int key = 0; key < members; ++key, weights += kPanel) {
@@ -209,9 +209,10 @@ __attribute__((noinline)) void mix(const float* const* v, int members, ptrdiff_t
 #pragma GCC unroll 4
         for (int j = 0; j < N; ++j) {
             float* out = to[i] + from + j * kLanes;
-            V mean = acc[i][j] * shares[i];
-            if (keep) mean += (kFull ? load(out) : load(out, width)) * keep[i];
-            kFull ? store(out, mean) : store(out, mean, width);
+            V sum =
+                acc[i][j];  // in an order that leaves the compiler one way to fuse it: rows must not depend on tiles
+            if (was) sum += (kFull ? load(out) : load(out, width)) * was[i];
+            kFull ? store(out, sum * shares[i]) : store(out, sum * shares[i], width);
         }
     }
 }
@@ -234,20 +235,20 @@ void score(const Attention& p, const Tile& t, int head, int first, int n) {
     if (p.bias) add_bias<N>(t.bias + first, n, head * p.bias_head, p.members, t.scores);
 }
 
-// The means of one head of n queries from `first`, t.scores now being weights; `keep` is null or as for `mix`.
+// The means of one head of n queries from `first`, t.scores now being weights; `was` is null or as for `mix`.
 template <int M, int N>
-void mix_all(const Attention& p, const Tile& t, int head, int first, int n, const float* shares, const float* keep) {
+void mix_all(const Attention& p, const Tile& t, int head, int first, int n, const float* shares, const float* was) {
     constexpr int kPanel = N * kLanes, kRows = kLanes < 8 ? 4 : M > 8 ? 8 : 4;
     static_assert(kPanel % kRows == 0);
     for (int i = 0; i < n; i += kRows) {
-        const float *weights = t.scores + i, *kept = keep ? keep + i : nullptr;
+        const float *weights = t.scores + i, *old = was ? was + i : nullptr;
         float* const* to = t.to + first + i;
         int c = head * p.value_dim, end = c + p.value_dim;
         for (; c + 2 * kLanes <= end; c += 2 * kLanes)
-            mix<kRows, 2, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, kept, to, n - i);
+            mix<kRows, 2, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, old, to, n - i);
         for (; c + kLanes <= end; c += kLanes)
-            mix<kRows, 1, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, kept, to, n - i);
-        if (c < end) mix<kRows, 1, kPanel, false>(t.v, p.members, c, end - c, weights, shares + i, kept, to, n - i);
+            mix<kRows, 1, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, old, to, n - i);
+        if (c < end) mix<kRows, 1, kPanel, false>(t.v, p.members, c, end - c, weights, shares + i, old, to, n - i);
     }
 }
 

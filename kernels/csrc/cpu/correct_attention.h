@@ -116,18 +116,18 @@ __attribute__((noinline)) void weigh_change(float* scores, int fresh, int member
 template <int M, int N>
 void correct(const Attention& p, const Tile& t, int head, int first, int n, uint8_t* poor) {
     constexpr int kPanel = N * kLanes;
-    alignas(64) float offsets[kPanel] = {}, totals[kPanel], tops[kPanel], shares[kPanel], keep[kPanel] = {};
+    alignas(64) float offsets[kPanel] = {}, totals[kPanel], tops[kPanel], shares[kPanel], was[kPanel] = {};
     const auto sums = [&](int i) { return p.sums + ((ptrdiff_t)t.cells[first + i] * p.heads + head) * kSums; };
     for (int i = 0; i < n; ++i) offsets[i] = sums(i)[0];
     score<M, N>(p, t, head, first, n);
     weigh_change<N>(t.scores, p.members / 2, p.members, offsets, totals, tops);
     for (int i = 0; i < n; ++i) {
-        const float was = sums(i)[1], total = was + totals[i];
+        was[i] = sums(i)[1];
+        const float total = was[i] + totals[i];
         shares[i] = 1.f / total;
-        keep[i] = was * shares[i];
         poor[first + i] |= keep_total(sums(i), total, tops[i]);
     }
-    mix_all<M, N>(p, t, head, first, n, shares, keep);
+    mix_all<M, N>(p, t, head, first, n, shares, was);
 }
 
 template <int M, int N>

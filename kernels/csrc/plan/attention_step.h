@@ -21,7 +21,8 @@ struct AttentionStep : PlanStep {
 
     void run(const Frame& frame) override {
         if (frame.radius >= 0 && frame.gate == 0) return run_plain(frame);  // changes stay near, whatever they are
-        const bool placed_anew = frame.rolled && placed, whole = frame.fresh || placed_anew || !kept;
+        const bool whole =
+            frame.fresh || frame.rolled || !kept;  // a roll would take rows out of the order of their age
         list_keys(whole);
         done = 0;
         if (moved.empty() && !queries->any()) return plain.changed->clear();
@@ -33,11 +34,11 @@ struct AttentionStep : PlanStep {
             copy_row(correction.now.v, correction.v_old, key, correction.now.value_dim);
         }
         kept = true;
-        show(frame, frame.fresh || placed_anew);
+        show(frame, frame.fresh || (frame.rolled && placed));
     }
 
   private:
-    std::vector<int32_t> moved, anew, corrected, shown;
+    std::vector<int32_t> moved, anew, corrected, near, far;
     std::vector<uint8_t> poor, flags;
     bool kept = false;
     int turn = 0;
@@ -124,32 +125,41 @@ struct AttentionStep : PlanStep {
                     sizeof(float) * static_cast<size_t>(correction.now.heads * dim));
     }
 
-    // The state's rows that moved, into the map.
+    // The state's rows that moved, into the map: with a radius, all that lie within it, and beyond what the gate passes.
     void show(const Frame& frame, bool all) {
+        near.clear();
+        far.clear();
+        const uint8_t *own = queries->bits(), *within = plain.mask->bits();
+        for (int32_t row = 0; row < rows(); ++row) {
+            if (all || (frame.radius >= 0 && within[row])) {
+                near.push_back(row);
+            } else if (!moved.empty() || own[row]) {
+                far.push_back(row);
+            }
+        }
+        uint8_t* to = plain.changed->open();
+        show_rows(frame, near, 0, to);
+        show_rows(frame, far, frame.gate * bound, to);
+        plain.changed->close(0, rows());
+        if (all) plain.changed->fill();
+        if (frame.fresh && frame.gate > 0) bound = deviation(plain.p.out, rows());
+    }
+
+    // Rows that moved by more than `least`, and marks them in `to`.
+    void show_rows(const Frame& frame, const std::vector<int32_t>& cells, float least, uint8_t* to) {
+        if (cells.empty()) return;
         const Attention& now = correction.now;
-        const std::vector<int32_t>& cells = moved.empty() ? queries->cells() : every_row();
         flags.resize(cells.size());
         share(frame, cells.size(), 4.0 * now.out.channels, [&](int begin, int end, void* scratch) {
             Pointwise p = {{now.out.at, now.out.step, now.q.height, now.q.width}, plain.p.out, nullptr, 0, scratch};
             p.out.cells = cells.data() + begin;
             p.out.count = end - begin;
-            if (!all) {
-                p.out.gate = Gate::largest;
-                p.out.bound = frame.gate * bound;
-                p.out.changed = flags.data() + begin;
-            }
+            p.out.gate = Gate::largest;
+            p.out.bound = least;
+            p.out.changed = flags.data() + begin;
             kernels->cached_pointwise(p);
         });
-        if (frame.fresh && frame.gate > 0) bound = deviation(plain.p.out, rows());
-        if (all) return plain.changed->fill();
-        uint8_t* to = plain.changed->open();
         for (size_t i = 0; i < cells.size(); ++i) to[cells[i]] = flags[i];
-        plain.changed->close(0, rows());
-    }
-
-    const std::vector<int32_t>& every_row() {
-        for (int32_t row = static_cast<int32_t>(shown.size()); row < rows(); ++row) shown.push_back(row);
-        return shown;
     }
 };
 

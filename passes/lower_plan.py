@@ -60,7 +60,7 @@ def lower_plan(module: GraphModule, constants: dict[str, Tensor], attention: str
 class Lowering:
     """The plan as it grows, and what is known of the graph's values."""
 
-    def __init__(self, module: GraphModule, constants: dict[str, Tensor], attention: str) -> None:
+    def __init__(self, module: GraphModule, constants: dict[str, Tensor], attention: str = "exact") -> None:
         self.module, self.constants, self.attention = module, constants, attention
         self.plan = Plan()
         self.masks = Masks(self)

@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py [--variant avx2] [--rounds 9]
 
-Microseconds; active rows are drawn at random, torch does them all. Ours and torch take turns within each round; each
-figure is the best round.
+Microseconds; active rows are drawn at random, torch does them all. Of attention over all tokens also how long all rows
+take to be corrected by a share of the keys. Ours and torch take turns within each round; each figure is the best round.
 """
 
 import argparse
@@ -31,6 +31,7 @@ LAYERS = [
     (32, 8, 4, 32, True),
 ]
 SHARES = (0.01, 0.1, 0.5, 1.0)
+CORRECTED = (0.01, 0.1, 0.25)
 
 
 def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -> dict[str, float]:
@@ -57,6 +58,9 @@ def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -
     for share in SHARES:
         cells = np.sort(random.choice(rows, max(1, round(share * rows)), replace=False)).astype(np.int32)
         runs[f"{share:.0%}"] = ours(cells)
+    for share in () if window else CORRECTED:
+        changed = np.sort(random.choice(rows, max(1, round(share * rows)), replace=False)).astype(np.int32)[None]
+        runs[f"keys {share:.0%}"] = corrected(variant, heads, q, k, v, changed)
     tq, tk, tv = (
         torch.from_numpy(np.ascontiguousarray(m.reshape(rows, heads, dim)[keys].transpose(0, 2, 1, 3)))
         for m in (q, k, v)
@@ -71,13 +75,22 @@ def measure(layer: tuple[int, int, int, int, bool], variant: str, rounds: int) -
     return best
 
 
+def corrected(variant: str, heads: int, q: Any, k: Any, v: Any, changed: Any) -> Callable[[], object]:
+    """All rows corrected by keys that count as changed though they are as they were, so that it can be repeated."""
+    rows, scale = q.shape[1], (q.shape[2] // heads) ** -0.5
+    cells, old, mean = np.arange(rows, dtype=np.int32), (aligned(k), aligned(v)), aligned(np.zeros_like(v))
+    sums, poor = np.zeros((1, rows, 3 * heads), np.float32), np.zeros(rows, np.uint8)
+    cpu.attention(variant, heads, scale, q, k, v, cells[None], mean, cells, sums=sums)
+    return lambda: cpu.correct_attention(variant, heads, scale, q, k, v, *old, changed, mean, sums, cells, poor)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=cpu.variants(), default=cpu.best_variant())
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    columns = [f"{share:.0%}" for share in SHARES]
+    columns = [*(f"{share:.0%}" for share in SHARES), *(f"keys {share:.0%}" for share in CORRECTED)]
     print(f"{arguments.variant}; microseconds, in brackets the share of torch's; GFLOP/s at 100% and at peak")
     print(f"{'layer':34s} {'torch':>7s}", *(f"{c:>13s}" for c in columns), "GFLOP/s")
     for layer in LAYERS:
@@ -85,7 +98,7 @@ def main() -> None:
         side, window, heads, dim, biased = layer
         name = f"{side}x{side} in {window}x{window}" if window else f"{side} tokens"
         pairs = (side * window) ** 2 if window else side * side
-        cells = [f"{best[c] * 1e6:.0f} ({best[c] / best['torch']:.0%})" for c in columns]
+        cells = [f"{best[c] * 1e6:.0f} ({best[c] / best['torch']:.0%})" if c in best else "" for c in columns]
         print(
             f"{name + f', {heads} x {dim}' + (', bias' if biased else ''):34s} {best['torch'] * 1e6:7.0f}",
             *(f"{c:>13s}" for c in cells),

@@ -74,10 +74,13 @@ def compile_(
     example: ExampleOption = None,
     without: WithoutOption = None,
     pixels: PixelsOption = None,
+    attention: Annotated[
+        str, typer.Option(help="How global attention is recomputed: exact, incremental or active.")
+    ] = "exact",
     as_json: JsonOption = False,
 ) -> None:
     """Compile MODEL and save the program. With --pixels it takes camera frames, without it tensors."""
-    net = _net(model, example, without, pixels)
+    net = _net(model, example, without, pixels, attention)
     output.parent.mkdir(parents=True, exist_ok=True)
     net.save(output)
     explained = net.explain().to_json()
@@ -699,13 +702,13 @@ def _end(written: list[Path], interrupted: bool, failed: bool = False) -> None:
         raise typer.Exit(130 if interrupted else 1)
 
 
-def _net(model: str, example: str | None, without: str | None, pixels: str | None) -> Any:
+def _net(model: str, example: str | None, without: str | None, pixels: str | None, attention: str = "exact") -> Any:
     from fluxcompile import sources
 
     if pixels is not None and pixels not in (*sources.PIXELS, "auto"):
         raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
     with console.status(f"compiling {model}"):
-        return sources.net_of(model, _shapes(example), pixels, _words(without))
+        return sources.net_of(model, _shapes(example), pixels, _words(without), attention)
 
 
 def _shapes(text: str | None) -> list[tuple[int, ...]] | None:

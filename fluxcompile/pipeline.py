@@ -128,7 +128,7 @@ def fluxcompile(
     run(blocked, "blocked", MASKED)
     constants: dict[str, Tensor] = {}
     with torch.no_grad():
-        plan = lower_plan(blocked, constants)
+        plan = lower_plan(blocked, constants, attention)
     run(blocked, "blocked", BLOCKED)
     drop_unread_caches(blocked)
     verify(blocked, "blocked", "the last pass")

@@ -52,14 +52,17 @@ def net_of(
     shapes: Sequence[tuple[int, ...]] | None = None,
     pixels: str | None = None,
     without: Sequence[str] = (),
+    attention: str = "exact",
 ) -> Any:
     """Return a compiled net; `pixels` None means that it takes tensors, "auto" what the source is known to want."""
     if text.endswith(".flux"):
-        if shapes or without:
-            raise SourceError(f"{text}: is compiled already; --example and --without belong to `fluxcompile compile`")
+        if shapes or without or attention != "exact":
+            raise SourceError(
+                f"{text}: is compiled already; --example, --without and --attention belong to `fluxcompile compile`"
+            )
         path = _file(text)
         return _compiler("load")(path)
-    return compile_model(text, find(text), shapes, pixels, without)
+    return compile_model(text, find(text), shapes, pixels, without, attention)
 
 
 def compile_model(
@@ -68,6 +71,7 @@ def compile_model(
     shapes: Sequence[tuple[int, ...]] | None = None,
     pixels: str | None = None,
     without: Sequence[str] = (),
+    attention: str = "exact",
 ) -> Any:
     """Return the compiled net of what `text` stands for."""
     shapes = shapes or model.shapes
@@ -76,7 +80,7 @@ def compile_model(
     example = _example(shapes) if shapes else None
     name = model.pixels if pixels == "auto" else pixels
     frames = None if name is None else PIXELS[name]
-    return _compiler("fluxcompile")(model.module, example, frames=frames, without=tuple(without))
+    return _compiler("fluxcompile")(model.module, example, frames=frames, without=tuple(without), attention=attention)
 
 
 def find(text: str) -> Model:

@@ -113,6 +113,22 @@ def attention(
     gate: str,
     bound: float,
     changed: Flags | None,
+    sums: Floats | None,
+) -> None: ...
+def correct_attention(
+    variant: str,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    k_old: Floats,
+    v_old: Floats,
+    mean: Floats,
+    sums: Floats,
+    cells: Ints,
+    heads: int,
+    scale: float,
+    changed: Ints,
+    poor: Flags,
 ) -> None: ...
 
 class Plan:
@@ -195,6 +211,23 @@ class Plan:
         member_of: Ints | None,
         bias: Floats | None,
     ) -> int: ...
+    def correct_attention(
+        self,
+        mask: int,
+        changed: int,
+        q: Floats,
+        k: Floats,
+        v: Floats,
+        out: Floats,
+        heads: int,
+        scale: float,
+        queries: int,
+        keys: tuple[int, int],
+        k_old: Floats,
+        v_old: Floats,
+        mean: Floats,
+        sums: Floats,
+    ) -> int: ...
     def gather(self, mask: int, x: Floats, table: Ints, out: Floats, relative: bool, fill: float) -> int: ...
     def mean(self, mask: int, x: Floats, out: Floats) -> int: ...
     def hold(self, mask: int, changed: int, x: Floats, out: Floats) -> int: ...
@@ -213,7 +246,7 @@ class Plan:
     def bits(self, mask: int) -> bytes: ...
     def any(self, mask: int) -> bool: ...
     def count(self, mask: int) -> int: ...
-    def done(self) -> list[int]: ...
+    def done(self) -> list[float]: ...
     def time(self, timed: bool) -> None: ...
     def took_ms(self) -> list[float]: ...
     def __len__(self) -> int: ...

@@ -27,6 +27,7 @@ __all__ = [
     "best_variant",
     "conv2d",
     "conv_transpose2d",
+    "correct_attention",
     "layer_norm",
     "pointwise",
     "pool2d",
@@ -215,12 +216,37 @@ def attention(
     gate: str = "none",
     bound: float = 0.0,
     changed: Flags | None = None,
+    sums: Floats | None = None,
 ) -> None:
     """softmax(scale * q k' + bias) v of each row of q, head by head, over the rows `keys[group]` of k and v.
 
     Row r of q is in group `group_of[r]` (else 0) and member `member_of[r]` (else r) of it; `bias` is
-    (groups or 1, heads or 1, members of a group, keys).
+    (groups or 1, heads or 1, members of a group, keys). `sums` (height, width, 3 heads) takes what `correct_attention`
+    needs of each row.
     """
     _cpu.attention(
-        variant, q, k, v, out, cells, heads, scale, keys, group_of, member_of, bias, gate, bound, changed
+        variant, q, k, v, out, cells, heads, scale, keys, group_of, member_of, bias, gate, bound, changed, sums
     )  # fmt: skip
+
+
+def correct_attention(
+    variant: str,
+    heads: int,
+    scale: float,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    k_old: Floats,
+    v_old: Floats,
+    keys: Ints,
+    mean: Floats,
+    sums: Floats,
+    cells: Ints,
+    poor: Flags,
+) -> None:
+    """Rows of `mean`, which `attention` made of k_old and v_old, as it would make them of k and v.
+
+    keys: (1, n), the rows of k and v that changed. poor: along `cells`, set for rows that must be computed anew, as
+    the correction would cost precision.
+    """
+    _cpu.correct_attention(variant, q, k, v, k_old, v_old, mean, sums, cells, heads, scale, keys, poor)

@@ -6,24 +6,40 @@
     %miss_b = flux.miss_window(%changed_a, @reads, @reads, size=[32, 32])
 
 With `gate` 0 only a row that is exactly what its cache was stops, so the result is exact. Values that a window or a
-product reads are gated: there a change would spread. Each gets `meta["gated"]`, from which `insert_misses` builds it.
+product reads are gated: there a change would spread; so is attention that is corrected by the keys that changed. Each
+gets `meta["gated"]`, from which `insert_misses` builds it.
 Left alone: values without a place, those read only cell by cell, and results of several tensors.
 """
 
 import operator
 
+import torch
 from torch.fx import GraphModule, Node
 
+from fluxcompile.geometry import is_placed
+from fluxcompile.ir import argument
 from fluxcompile.passes.flow import Anything, Join, Same, WindowFlow, domain, has_domain, layout
 
 
-def gate_changes(module: GraphModule) -> int:
+def gate_changes(module: GraphModule, attention: str = "exact") -> int:
     count = 0
     for node in module.graph.nodes:
-        if node.op == "call_function" and has_domain(node) and _worth_gating(node):
+        if node.op != "call_function" or not has_domain(node):
+            continue
+        if _worth_gating(node) or (attention == "incremental" and _is_corrected(node)):
             node.meta["gated"] = True
             count += 1
     return count
+
+
+def _is_corrected(node: Node) -> bool:
+    """Global attention, whose every row moves a little when any key does."""
+    if node.target is not torch.ops.aten.scaled_dot_product_attention.default or not isinstance(
+        domain(node).flow, Join
+    ):
+        return False
+    unmasked = argument(node, "attn_mask") is None
+    return unmasked and not any(is_placed(d) for d in layout(argument(node, "key")).dims[:-2])
 
 
 def _worth_gating(node: Node) -> bool:

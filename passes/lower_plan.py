@@ -46,7 +46,7 @@ DTYPES = {torch.float32: "f32", torch.uint8: "u8"}
 IDENTITY = (torch.ops.aten.to.dtype, torch.ops.aten._to_copy.default)
 
 
-def lower_plan(module: GraphModule, constants: dict[str, Tensor]) -> Plan | None:
+def lower_plan(module: GraphModule, constants: dict[str, Tensor], attention: str = "exact") -> Plan | None:
     """The plan of a graph with masks; the constants it names are added to `constants`.
 
     None for a net whose inputs the kernels cannot read: neither float32 nor uint8.
@@ -54,14 +54,14 @@ def lower_plan(module: GraphModule, constants: dict[str, Tensor]) -> Plan | None
     images = inputs(module)
     if any(n.meta["val"].dtype not in DTYPES or not has_rows(layout(n)) for n in images):
         return None
-    return Lowering(module, constants).run()
+    return Lowering(module, constants, attention).run()
 
 
 class Lowering:
     """The plan as it grows, and what is known of the graph's values."""
 
-    def __init__(self, module: GraphModule, constants: dict[str, Tensor]) -> None:
-        self.module, self.constants = module, constants
+    def __init__(self, module: GraphModule, constants: dict[str, Tensor], attention: str = "exact") -> None:
+        self.module, self.constants, self.attention = module, constants, attention
         self.plan = Plan()
         self.masks = Masks(self)
         self.values: dict[Node, Value] = {}

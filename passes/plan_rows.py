@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from fluxcompile.geometry import Layout, free_shape, is_placed
 from fluxcompile.ir import argument, is_constant, operand, shape
+from fluxcompile.passes.blocking import changed_of
 from fluxcompile.passes.flow import has_domain, layout
 from fluxcompile.passes.plan_chains import argument_or, is_constant_or_none, name_of
 from fluxcompile.passes.plan_moves import coarsened, refined
@@ -22,11 +23,15 @@ from fluxcompile.passes.plan_values import (
     like,
     outer_free,
     part_of,
+    size_of,
 )
 from fluxcompile.passes.rules import dims_of
 
 if TYPE_CHECKING:
     from fluxcompile.passes.lower_plan import Lowering
+
+SUMS = 3
+"""What a row and head of corrected attention keep beside their mean (see `kernels.h`)."""
 
 
 def layer_norm(lowering: "Lowering", node: Node) -> Value | None:
@@ -127,12 +132,29 @@ def attention(lowering: "Lowering", node: Node) -> Value | None:
     if bias is None:
         return None
     parts = [part_of(x if x.plain else lowering.copied(n, x)) for n, x in zip((q, k, v), values, strict=True)]
-    args = dict(zip("qkv", parts, strict=True)) | bias
+    scale = argument(node, "scale")
+    args: dict[str, Any] = {
+        "heads": int(np.prod(heads[0])),
+        "scale": float(scale) if scale is not None else shape(q)[-1] ** -0.5,
+        **dict(zip("qkv", parts, strict=True)),
+    }
+    if lowering.attention == "incremental" and "changed" in node.meta and not batch and bias["bias"] is None:
+        return _corrected(lowering, node, args, values)
+    args |= bias
     tables = {"keys": keys, "group_of": group_of, "member_of": member_of}
     args |= {n: {"@": lowering.constant(torch.from_numpy(t.astype(np.int32)), n)} for n, t in tables.items()}
-    scale = argument(node, "scale")
-    scale = float(scale) if scale is not None else shape(q)[-1] ** -0.5
-    return lowering.compute("attention", node, fresh(at), heads=int(np.prod(heads[0])), scale=scale, **args)
+    return lowering.compute("attention", node, fresh(at), **args)
+
+
+def _corrected(lowering: "Lowering", node: Node, args: dict[str, Any], values: list[Value]) -> Value:
+    """Attention of all rows over all keys, with the state its corrections need."""
+    queries, *keys = (lowering.masks.of(changed_of(argument(node, n))) for n in ("query", "key", "value"))
+    at = layout(node)
+    sums = Storage(at.rows, SUMS * args["heads"], fixed=True, seen=[(0, at)])
+    args |= {n: part_of(fresh(x.layout)) for n, x in zip(("k_old", "v_old"), values[1:], strict=True)}
+    args |= {"mean": part_of(fresh(at)), "sums": Part(sums, 0, *size_of(at), 0, sums.channels)}
+    args |= {"queries": {"mask": queries}, "keys": [{"mask": m} for m in keys]}
+    return lowering.compute("correct_attention", node, fresh(at), **args)
 
 
 def _groups(at: Layout, batch: list[int]) -> tuple[Any, Any, Any]:

@@ -19,6 +19,7 @@ ALIGNMENT = 64
 STEPS = {
     *("join", "window", "limit", "reach"),
     *("conv2d", "conv_transpose2d", "pool2d", "resample2d", "pointwise", "layer_norm", "softmax", "attention"),
+    "correct_attention",
     *("gather", "mean", "hold", "constant", "input", "output", "result", "region"),
 }
 """What a plan is made of; `Builder` has a method for each."""
@@ -205,6 +206,12 @@ class Builder:
     def _attention(self, step: Step, out: Array, heads: int, scale: float, **args: Any) -> None:
         q, k, v, *tables = (args[n] for n in ("q", "k", "v", "keys", "group_of", "member_of", "bias"))
         self._added(step, out, self.plan.attention(*self._masks(step), q, k, v, out, heads, scale, *tables))
+
+    def _correct_attention(self, step: Step, out: Array, heads: int, scale: float, **args: Any) -> None:
+        q, k, v, *state = (args[n] for n in ("q", "k", "v", "k_old", "v_old", "mean", "sums"))
+        masks = args["queries"], tuple(args["keys"])
+        index = self.plan.correct_attention(*self._masks(step), q, k, v, out, heads, scale, *masks, *state)
+        self._added(step, out, index)
 
     def _gather(self, step: Step, out: Array, x: Array, table: Array, relative: bool, fill: float) -> None:
         self._added(step, out, self.plan.gather(self._mask(step.mask), x, table, out, relative, fill))

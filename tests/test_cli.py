@@ -70,7 +70,7 @@ def test_run_compares_and_writes(clip: Path, asked: list[Any], tmp_path: Path) -
     assert found["files"] == [str(video), str(page)]
     assert probe(video).num_frames == 8
     assert "data:video/mp4" in page.read_text()
-    assert asked == [("net.onnx", None, "auto", [])]
+    assert asked == [("net.onnx", None, "auto", [], "exact")]
 
 
 def test_run_is_exact_unless_told(clip: Path, asked: list[Any]) -> None:
@@ -131,12 +131,12 @@ def test_run_interrupted_leaves_results(
 
 def test_compile(asked: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "net.flux"
-    options = ("--example", "1x3x64x96,1x2", "--without", "a, b", "--pixels", "unit")
+    options = ("--example", "1x3x64x96,1x2", "--without", "a, b", "--pixels", "unit", "--attention", "incremental")
     found = json.loads(call("compile", "pkg:net", "-o", path, *options, "--json").stdout)
     assert path.read_bytes() == b"program"
     expected = {"layers": 2, "total_macs": 1000, "blocked_mac_share": 0.9, "bytes": 7}
     assert {key: found[key] for key in expected} == expected
-    assert asked == [("pkg:net", [(1, 3, 64, 96), (1, 2)], "unit", ["a", "b"])]
+    assert asked == [("pkg:net", [(1, 3, 64, 96), (1, 2)], "unit", ["a", "b"], "incremental")]
     assert "64x96x3" in call("compile", "pkg:net", "-o", path).stderr
 
 

@@ -64,6 +64,8 @@ def test_module_needs_an_example(here: Path) -> None:
 def test_compiled_program_takes_no_compiler_options() -> None:
     with pytest.raises(SourceError, match="is compiled already"):
         net_of("net.flux", shapes=[(1, 3, 8, 8)])
+    with pytest.raises(SourceError, match="--attention belong to"):
+        net_of("net.flux", attention="incremental")
     with pytest.raises(SourceError, match="no such file"):
         net_of("missing.flux")
 
@@ -76,7 +78,8 @@ def test_options_reach_the_compiler(here: Path, monkeypatch: pytest.MonkeyPatch)
         return "net"
 
     monkeypatch.setattr(sources, "_compiler", lambda name: compiler)
-    assert net_of("flux_source_example:net", [(1, 3, 8, 8)], "imagenet", ["fold_batch_norm"]) == "net"
+    assert net_of("flux_source_example:net", [(1, 3, 8, 8)], "imagenet", ["fold_batch_norm"], "active") == "net"
+    assert asked["attention"] == "active"
     assert asked["frames"] == sources.IMAGENET
     assert asked["without"] == ("fold_batch_norm",)
     assert tuple(asked["example"].shape) == (1, 3, 8, 8)

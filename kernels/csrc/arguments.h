@@ -386,10 +386,9 @@ inline const int32_t* indices(const char* op, const char* what, const Array& a, 
     return at;
 }
 
-inline Attention attention_of(const Array& q, const Array& k, const Array& v, const Result& out, int heads, float scale,
-                              const Array& keys, const std::optional<Array>& group_of,
+inline Attention attention_of(const char* op, const Array& q, const Array& k, const Array& v, const Result& out,
+                              int heads, float scale, const Array& keys, const std::optional<Array>& group_of,
                               const std::optional<Array>& member_of, const std::optional<Array>& bias) {
-    const char* op = "attention";
     const View from = view(op, "q", q), key = view(op, "k", k), value = view(op, "v", v), to = view(op, "out", out);
     require(apart(from, to) && apart(key, to) && apart(value, to), op, ": out overlaps q, k or v");
     require(from.height == to.height && from.width == to.width, op, ": q has ", from.height, " x ", from.width,
@@ -443,6 +442,38 @@ inline Attention attention_of(const Array& q, const Array& k, const Array& v, co
     return p;
 }
 
+// Sums a row and head keep (see kSums), channels of a map like the output.
+inline float* sums_of(const char* op, const Attention& p, const Result& sums) {
+    const View at = view(op, "sums", sums);
+    require(
+        at.height == p.q.height && at.width == p.q.width && at.channels == p.heads * kSums && at.step == at.channels,
+        op, ": sums must be dense, (", p.q.height, ", ", p.q.width, ", ", p.heads * kSums, ")");
+    return static_cast<float*>(sums.data());
+}
+
+// A map of rows like another's, apart from the rows it was copied from.
+template <class A>
+Map old_of(const char* op, const char* what, const A& old, const View& now) {
+    const View at = view(op, what, old);
+    same_map(op, what, at, now);
+    require(apart(at, now), op, ": ", what, " overlaps the map it is a copy of");
+    return {at.at, at.step, at.height, at.width};
+}
+
+// Attention of one group without bias; `changed` lists the rows of k and v that changed.
+template <class A>
+Correction correction_of(const Array& q, const Array& k, const Array& v, const A& k_old, const A& v_old,
+                         const Result& mean, const Result& sums, int heads, float scale, const Array& changed) {
+    const char* op = "correct_attention";
+    Correction c = {};
+    c.now = attention_of(op, q, k, v, mean, heads, scale, changed, std::nullopt, std::nullopt, std::nullopt);
+    require(changed.shape(0) == 1, op, ": the changed keys are one group, not ", changed.shape(0));
+    c.k_old = old_of(op, "k_old", k_old, view(op, "k", k));
+    c.v_old = old_of(op, "v_old", v_old, view(op, "v", v));
+    c.now.sums = sums_of(op, c.now, sums);
+    return c;
+}
+
 inline size_t scratch_of(const Conv2d& p) {
     return conv2d_scratch(static_cast<size_t>(p.taps), static_cast<size_t>(p.out.channels));
 }
@@ -456,6 +487,11 @@ inline size_t scratch_of(const Resample2d& p) {
 inline size_t scratch_of(const Attention& p) {
     return attention_scratch(static_cast<size_t>(p.members), static_cast<size_t>(p.heads), static_cast<size_t>(p.dim),
                              static_cast<size_t>(p.value_dim), static_cast<size_t>(p.out.channels));
+}
+inline size_t scratch_of(const Correction& c) {
+    return attention_scratch(2 * static_cast<size_t>(c.now.members), static_cast<size_t>(c.now.heads),
+                             static_cast<size_t>(c.now.dim), static_cast<size_t>(c.now.value_dim),
+                             static_cast<size_t>(c.now.out.channels));
 }
 template <class RowOp>  // pointwise, layer norm, softmax
 size_t scratch_of(const RowOp& p) {

@@ -128,10 +128,26 @@ void softmax(const std::string& variant, const Array& x, float scale, const Resu
 void attention(const std::string& variant, const Array& q, const Array& k, const Array& v, const Result& out,
                const Array& cells, int heads, float scale, const Array& keys, const std::optional<Array>& group_of,
                const std::optional<Array>& member_of, const std::optional<Array>& bias, const std::string& gate,
-               float bound, const std::optional<Result>& changed) {
+               float bound, const std::optional<Result>& changed, const std::optional<Result>& sums) {
+    const char* op = "attention";
     const Kernels& kernels = find_variant(variant);
-    run("attention", attention_of(q, k, v, out, heads, scale, keys, group_of, member_of, bias),
-        kernels.cached_attention, out, cells, {gate, bound, changed});
+    Attention p = attention_of(op, q, k, v, out, heads, scale, keys, group_of, member_of, bias);
+    if (sums) p.sums = sums_of(op, p, *sums);
+    run(op, p, kernels.cached_attention, out, cells, {gate, bound, changed});
+}
+
+void correct_attention(const std::string& variant, const Array& q, const Array& k, const Array& v, const Array& k_old,
+                       const Array& v_old, const Result& mean, const Result& sums, const Array& cells, int heads,
+                       float scale, const Array& changed, const Result& poor) {
+    const char* op = "correct_attention";
+    const Kernels& kernels = find_variant(variant);
+    Correction c = correction_of(q, k, v, k_old, v_old, mean, sums, heads, scale, changed);
+    list_rows(op, c.now.out, view(op, "mean", mean), cells, {"none", 0, std::nullopt});
+    vector_of<uint8_t>(op, "poor", poor, c.now.out.count);
+    c.poor = static_cast<uint8_t*>(poor.data());
+    c.now.scratch = scratch(scratch_of(c));
+    nb::gil_scoped_release unlocked;
+    kernels.correct_attention(c);
 }
 
 double peak_gflops(const std::string& variant, double seconds) {
@@ -180,7 +196,10 @@ NB_MODULE(_cpu, m) {
     m.def("attention", attention, "variant"_a, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(),
           "out"_a.noconvert(), "cells"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(),
           "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none(), "gate"_a,
-          "bound"_a, "changed"_a.noconvert().none());
+          "bound"_a, "changed"_a.noconvert().none(), "sums"_a.noconvert().none());
+    m.def("correct_attention", correct_attention, "variant"_a, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(),
+          "k_old"_a.noconvert(), "v_old"_a.noconvert(), "mean"_a.noconvert(), "sums"_a.noconvert(),
+          "cells"_a.noconvert(), "heads"_a, "scale"_a, "changed"_a.noconvert(), "poor"_a.noconvert());
     bind_plan(m);
     bind_motion(m);
     bind_blocks(m);

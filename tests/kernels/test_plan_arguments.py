@@ -45,6 +45,14 @@ class Built:
         }  # fmt: skip
         return int(self.plan.conv2d(**(given | change)))
 
+    def correct_attention(self, **change: Any) -> int:
+        given = {
+            "mask": self.six, "changed": self.other, "q": self.x, "k": maps(1, 4, 2), "v": maps(1, 4, 2), "out": self.y,
+            "heads": 1, "scale": 1.0, "queries": self.six, "keys": (self.four, self.four), "k_old": maps(1, 4, 2),
+            "v_old": maps(1, 4, 2), "mean": maps(2, 3, 2), "sums": maps(2, 3, 3),
+        }  # fmt: skip
+        return int(self.plan.correct_attention(**(given | change)))
+
     def ready(self) -> None:
         assert self.plan.feed(self.input, self.frame, None)
         self.plan.bind(self.output, self.result)
@@ -60,6 +68,7 @@ def test_arguments_are_in_order() -> None:
     b.plan.limit(b.other, b.six, b.six)
     b.plan.reach(b.other, b.six, 3)
     b.conv2d()
+    b.correct_attention(out=maps(2, 3, 2))
     b.ready()
     b.plan.run(True, 0, len(b.plan))
     np.testing.assert_array_equal(b.result, b.frame)
@@ -150,6 +159,19 @@ CASES: dict[str, tuple[Callable[[Built], Any], str]] = {
         lambda b: b.plan.attention(b.six, -1, b.x, b.x, b.x, b.y, 1, 1.0, ints([6]), None, None, None),
         r"keys\[0, 0\] is 6",
     ),
+    "corrected heads": (lambda b: b.correct_attention(heads=3), "correct_attention: 3 heads do not divide"),
+    "corrected mask": (lambda b: b.correct_attention(mask=b.four), "mask 2 has 4 rows, the map has 6"),
+    "corrected changed": (lambda b: b.correct_attention(changed=-1), "`changed` is needed"),
+    "corrected changed itself": (lambda b: b.correct_attention(changed=b.six), "`changed` must be a mask of its own"),
+    "corrected queries": (lambda b: b.correct_attention(queries=b.four), "mask 2 has 4 rows, the map has 6"),
+    "corrected keys": (lambda b: b.correct_attention(keys=(b.six, b.four)), "mask 0 has 6 rows, the map has 4"),
+    "corrected values": (lambda b: b.correct_attention(keys=(b.four, 9)), "there is no mask 9"),
+    "corrected rows of v": (lambda b: b.correct_attention(v=maps(1, 6, 2)), "k has 4 rows, v has 6"),
+    "corrected k_old": (lambda b: b.correct_attention(k_old=maps(1, 5, 2)), r"k_old is \(1, 5, 2\)"),
+    "corrected v_old": (lambda b: b.correct_attention(v_old=maps(1, 4, 3)), r"v_old is \(1, 4, 3\)"),
+    "corrected mean": (lambda b: b.correct_attention(mean=maps(2, 3, 3)), "v has 2 channels, out has 3"),
+    "corrected mean in place": (lambda b: b.correct_attention(mean=b.y), "mean and out overlap"),
+    "corrected sums": (lambda b: b.correct_attention(sums=maps(2, 3, 2)), r"sums must be dense, \(2, 3, 3\)"),
     "gather overlap": (lambda b: b.plan.gather(b.six, b.x, ints([0]), b.x, True, 0.0), "x and out overlap"),
     "gather table": (
         lambda b: b.plan.gather(b.six, b.x, ints([0], [0]), b.y, True, 0.0),

@@ -84,6 +84,38 @@ def test_a_plan_gives_the_same_whatever_its_threads(variant: str) -> None:
             np.testing.assert_array_equal(got, want)
 
 
+def attending_plan(variant: str, threads: int, clip: list[Array]) -> list[Array]:
+    """What attention with a state gives for a clip."""
+    rows, c = clip[0].shape[1], clip[0].shape[2]
+    plan: Any = _cpu.Plan(variant, threads)
+    x, out, mean, k_old, v_old = np.zeros((5, 1, rows, c), np.float32)
+    seen, everything, changed = (plan.mask(rows) for _ in range(3))
+    frame = plan.input(seen, x, False, False)
+    plan.join(everything, [(seen, "any", None, None, 0, 0, 0)])
+    sums, masks = np.zeros((1, rows, 6), np.float32), (seen, (seen, seen))
+    plan.correct_attention(everything, changed, x, x, x, out, 2, 0.2, *masks, k_old, v_old, mean, sums)
+    plan.set(0.0, 0.0, -1)
+    results = []
+    for i, image in enumerate(clip):
+        plan.feed(frame, image, None)
+        plan.run(i == 0, 0, len(plan))
+        results.append(out.copy())
+    return results
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_attention_is_corrected_the_same_whatever_the_threads(variant: str) -> None:
+    clip = [reals(0, 1, 300, 32)]
+    for first, count in ((5, 1), (40, 90), (0, 0), (200, 33)):
+        clip.append(clip[-1].copy())
+        clip[-1][:, first : first + count] += 1
+    alone = attending_plan(variant, 1, clip)
+    assert not np.array_equal(alone[-1], alone[-2])
+    for threads in (2, 3):
+        for got, want in zip(attending_plan(variant, threads, clip), alone, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
 def test_plans_come_and_go() -> None:
     """Their threads end with them, asleep or awake, with and without work done."""
     for pause in (0.0, 0.02):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from expecttest import assert_expected_inline
 from torch import Tensor, nn
 
@@ -71,3 +72,22 @@ def test_left_alone(name: str) -> None:
     module = placed(Do(LEFT[name]), SHAPE)
     assert gate_changes(module) == 0
     assert gated(module) == []
+
+
+CORRECTED: dict[str, tuple[Callable[..., Tensor], list[str]]] = {
+    "global": (
+        lambda x: F.scaled_dot_product_attention(*[x.flatten(2).mT[:, None]] * 3),
+        ["scaled_dot_product_attention"],
+    ),
+    "in lines": (lambda x: F.scaled_dot_product_attention(*[x.permute(0, 2, 3, 1)] * 3), []),
+    "with a bias": (lambda x: F.scaled_dot_product_attention(*[x.flatten(2).mT[:, None]] * 3, torch.ones(80, 80)), []),
+}
+
+
+@pytest.mark.parametrize("case", CORRECTED)
+def test_attention_that_is_corrected(case: str) -> None:
+    function, want = CORRECTED[case]
+    exact, incremental = (placed(Do(function), SHAPE) for _ in range(2))
+    assert gate_changes(exact) == 0
+    assert gate_changes(incremental, attention="incremental") == len(want)
+    assert gated(incremental) == want

@@ -151,6 +151,19 @@ class SqueezeExcite(nn.Module):
         return {"map": x, "classes": self.head(x.mean((2, 3)))}
 
 
+def test_attention_that_is_corrected() -> None:
+    """Its state lies in buffers, and what changed of q, k and v are masks of their own."""
+    tokens = Tokens(8, 4, 4, Attention(8, 2, fused=True), token=False, positions=False)
+    plan = plan_of(tokens, 1, 8, 4, 4, attention="incremental")
+    assert_expected_inline(
+        "\n".join(line for line in plan.text().splitlines() if "attention(" in line),
+        """b4[0:4x4, 0:8] = correct_attention(heads=2, scale=0.5, q=b2[0:4x4, 0:8], k=b3[0:4x4, 0:8], v=b3[0:4x4, 8:16], k_old=b5[0:4x4, 0:8], v_old=b6[0:4x4, 0:8], mean=b7[0:4x4, 0:8], sums=b8[0:4x4, 0:6], queries=m0, keys=[m0, m0]) rows m5 changed m1  # attention""",
+    )
+    bias = Tokens(8, 4, 4, Attention(8, 2, fused=True, bias=torch.ones(16, 16)), token=False, positions=False)
+    assert "correct_attention" not in steps(plan_of(bias, 1, 8, 4, 4, attention="incremental"))
+    assert "correct_attention" not in steps(plan_of(tokens, 1, 8, 4, 4))
+
+
 def test_what_has_no_place_is_held() -> None:
     assert_expected_inline(
         plan_of(SqueezeExcite(), 1, 3, 8, 8, without=["limit_spread"]).text(),

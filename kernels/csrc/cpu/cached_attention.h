@@ -19,6 +19,14 @@
 namespace flux {
 namespace {
 
+// Of a row and head that was computed.
+inline void keep_sums(const Attention& p, int32_t cell, int head, float offset, float total) {
+    if (!p.sums) return;
+    float* at = p.sums + ((ptrdiff_t)cell * p.heads + head) * kSums;
+    at[0] = offset;
+    at[1] = at[2] = total;
+}
+
 #if !defined(FLUX_LANES)
 
 void cached_attention(const Attention& p) {
@@ -49,6 +57,7 @@ void cached_attention(const Attention& p) {
                     for (int j = 0; j < p.members; ++j) sum += scores[j] * p.v.at[keys[j] * p.v.step + c];
                     row[c] = (float)(sum / total);
                 }
+                keep_sums(p, cell, h, (float)top, (float)total);
             }
         }
         if (p.out.gate != Gate::none) commit(p.out, scratch, first, n);
@@ -148,9 +157,9 @@ __attribute__((noinline)) void add_bias(const float* const* bias, int n, ptrdiff
     }
 }
 
-// Scores to exp(score - the query's largest); `shares` are one over the queries' sums.
+// Scores to exp(score - the query's largest), which is its offset.
 template <int N>
-__attribute__((noinline)) void weigh(float* scores, int members, float* shares) {
+__attribute__((noinline)) void weigh(float* scores, int members, float* offsets, float* totals) {
     constexpr int kPanel = N * kLanes;
     V top[N], total[N] = {};
 #pragma GCC unroll 4
@@ -169,13 +178,17 @@ __attribute__((noinline)) void weigh(float* scores, int members, float* shares) 
         }
     }
 #pragma GCC unroll 4
-    for (int j = 0; j < N; ++j) store(shares + j * kLanes, 1.f / total[j]);
+    for (int j = 0; j < N; ++j) {
+        store(offsets + j * kLanes, top[j]);
+        store(totals + j * kLanes, total[j]);
+    }
 }
 
-// The weighted mean of v for R queries and N vectors of channels; if not kFull, N is 1 and has `width` channels.
+// The weighted mean of v for R queries and N vectors of channels; if not kFull, N is 1 and has `width` channels. With
+// `was` that many times what is there is part of the sum.
 template <int R, int N, int kPanel, bool kFull>
 __attribute__((noinline)) void mix(const float* const* v, int members, ptrdiff_t from, int width, const float* weights,
-                                   const float* shares, float* const* to, int n) {
+                                   const float* shares, const float* was, float* const* to, int n) {
     static_assert(kFull || N == 1);
     V acc[R][N] = {};
     for (int key = 0; key < members; ++key, weights += kPanel) {
@@ -196,18 +209,19 @@ __attribute__((noinline)) void mix(const float* const* v, int members, ptrdiff_t
 #pragma GCC unroll 4
         for (int j = 0; j < N; ++j) {
             float* out = to[i] + from + j * kLanes;
-            kFull ? store(out, acc[i][j] * shares[i]) : store(out, acc[i][j] * shares[i], width);
+            V sum =
+                acc[i][j];  // in an order that leaves the compiler one way to fuse it: rows must not depend on tiles
+            if (was) sum += (kFull ? load(out) : load(out, width)) * was[i];
+            kFull ? store(out, sum * shares[i]) : store(out, sum * shares[i], width);
         }
     }
 }
 
-// One head of n queries from `first`.
+// t.scores of one head of n queries from `first`.
 template <int M, int N>
-void attend(const Attention& p, const Tile& t, int head, int first, int n) {
-    constexpr int kPanel = N * kLanes, kRows = kLanes < 8 ? 4 : M > 8 ? 8 : 4;
-    static_assert(kPanel % kRows == 0);
+void score(const Attention& p, const Tile& t, int head, int first, int n) {
+    constexpr int kPanel = N * kLanes;
     alignas(64) static constexpr float zeros[kPanel] = {};
-    alignas(64) float shares[kPanel];
     const ptrdiff_t from = (ptrdiff_t)head * p.dim;
     const Run run = {0, p.dim};
     turn_queries<N>(t.q + first, n, from, p.dim, p.scale, t.turned);
@@ -219,17 +233,35 @@ void attend(const Attention& p, const Tile& t, int head, int first, int n) {
                                           {rows, 0, some, kPanel, -__builtin_inff(), __builtin_inff()});
     }
     if (p.bias) add_bias<N>(t.bias + first, n, head * p.bias_head, p.members, t.scores);
-    weigh<N>(t.scores, p.members, shares);
+}
+
+// The means of one head of n queries from `first`, t.scores now being weights; `was` is null or as for `mix`.
+template <int M, int N>
+void mix_all(const Attention& p, const Tile& t, int head, int first, int n, const float* shares, const float* was) {
+    constexpr int kPanel = N * kLanes, kRows = kLanes < 8 ? 4 : M > 8 ? 8 : 4;
+    static_assert(kPanel % kRows == 0);
     for (int i = 0; i < n; i += kRows) {
-        const float* weights = t.scores + i;
+        const float *weights = t.scores + i, *old = was ? was + i : nullptr;
         float* const* to = t.to + first + i;
         int c = head * p.value_dim, end = c + p.value_dim;
         for (; c + 2 * kLanes <= end; c += 2 * kLanes)
-            mix<kRows, 2, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, to, n - i);
+            mix<kRows, 2, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, old, to, n - i);
         for (; c + kLanes <= end; c += kLanes)
-            mix<kRows, 1, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, to, n - i);
-        if (c < end) mix<kRows, 1, kPanel, false>(t.v, p.members, c, end - c, weights, shares + i, to, n - i);
+            mix<kRows, 1, kPanel, true>(t.v, p.members, c, 0, weights, shares + i, old, to, n - i);
+        if (c < end) mix<kRows, 1, kPanel, false>(t.v, p.members, c, end - c, weights, shares + i, old, to, n - i);
     }
+}
+
+// One head of n queries from `first`.
+template <int M, int N>
+void attend(const Attention& p, const Tile& t, int head, int first, int n) {
+    constexpr int kPanel = N * kLanes;
+    alignas(64) float offsets[kPanel], totals[kPanel], shares[kPanel];
+    score<M, N>(p, t, head, first, n);
+    weigh<N>(t.scores, p.members, offsets, totals);
+    for (int j = 0; j < kPanel; j += kLanes) store(shares + j, 1.f / load(totals + j));
+    for (int i = 0; i < n; ++i) keep_sums(p, t.cells[first + i], head, offsets[i], totals[i]);
+    mix_all<M, N>(p, t, head, first, n, shares, nullptr);
 }
 
 template <int M, int N>

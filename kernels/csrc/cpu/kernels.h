@@ -145,8 +145,25 @@ struct Attention {
     const int32_t *group_of, *member_of;
     const float* bias;                // or null
     ptrdiff_t bias_group, bias_head;  // strides in floats; 0 where shared
+    float* sums;                      // or null: kSums numbers of each row and head, for a correction
     void* scratch;                    // attention_scratch(members, heads, dim, value_dim, channels) bytes
 };
+
+// What a row and head keep beside their mean of v, so that it can be corrected: the offset, the sum of exp(score -
+// offset), and the largest such sum since the row was computed.
+constexpr int kSums = 3;
+
+// Rows in now.out.cells are means that lose the terms of some keys as they were and gain them as they are: `now.keys` is
+// one group, the keys that changed, `k_old` and `v_old` have rows as k and v. No bias, no gate. A row in which that
+// would cost precision has `poor` set (along `cells`) and must be computed anew.
+struct Correction {
+    Attention now;  // scratch: attention_scratch() of twice the members
+    Map k_old, v_old;
+    uint8_t* poor;
+};
+
+constexpr float kMostAbove = 8;      // of a new score over its row's offset
+constexpr float kLeastLeft = 0.25f;  // of the largest sum since the row was computed
 
 constexpr int kBlock = 168;  // rows worked on together: a multiple of every variant's tile
 
@@ -191,6 +208,7 @@ struct Kernels {
     void (*cached_layer_norm)(const LayerNorm&);
     void (*cached_softmax)(const Softmax&);
     void (*cached_attention)(const Attention&);
+    void (*correct_attention)(const Correction&);
     double (*peak)(int64_t rounds);  // floating-point operations done in `rounds` rounds of independent multiply-adds
     // Luma of `count` pixels as bytes; of floats (each channel's pixels `step` apart) as luma * scale + offset held to
     // 0 .. 255, false when any is NaN or infinite.

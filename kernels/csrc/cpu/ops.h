@@ -8,5 +8,6 @@
 #include "cached_pool2d.h"
 #include "cached_resample2d.h"
 #include "cached_softmax.h"
+#include "correct_attention.h"
 #include "luma.h"
 #include "peak.h"

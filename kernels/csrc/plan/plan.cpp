@@ -6,6 +6,7 @@
 #include <new>
 
 #include "../arguments.h"
+#include "attention_step.h"
 #include "mask_steps.h"
 #include "value_steps.h"
 
@@ -192,10 +193,37 @@ class Plan {
     int attention(int mask, int changed, const Array& q, const Array& k, const Array& v, const Result& out, int heads,
                   float scale, const Array& keys, const std::optional<Array>& group_of,
                   const std::optional<Array>& member_of, const std::optional<Array>& bias) {
-        const Attention p = attention_of(q, k, v, out, heads, scale, keys, group_of, member_of, bias);
+        const Attention p = attention_of("attention", q, k, v, out, heads, scale, keys, group_of, member_of, bias);
         keep({q, k, v, keys}, out, {group_of, member_of, bias});
         auto step = kernel("attention", p, kernels_.cached_attention, mask, changed, out);
         step->row_cost = 2.0 * p.members * (p.q.step + p.out.channels);
+        return add(std::move(step));
+    }
+
+    // Attention of every row over all rows of k and v. queries: the rows of q that changed; keys: those of k and of v;
+    // k_old, v_old, mean, sums: the state.
+    int correct_attention(int mask, int changed, const Array& q, const Array& k, const Array& v, const Result& out,
+                          int heads, float scale, int queries, std::pair<int, int> keys, const Result& k_old,
+                          const Result& v_old, const Result& mean, const Result& sums) {
+        const char* op = "correct_attention";
+        const View key = view(op, "k", k), value = view(op, "v", v), to = view(op, "out", out);
+        require(changed >= 0, op, ": `changed` is needed");
+        require(apart(view(op, "mean", mean), to), op, ": mean and out overlap");
+        auto step = std::make_unique<AttentionStep>();
+        for (int64_t row = 0; row < key.rows(); ++row) step->every_key.push_back(static_cast<int32_t>(row));
+        const size_t shape[] = {1, step->every_key.size()};
+        const Array all(step->every_key.data(), 2, shape, nb::handle(), nullptr, nb::dtype<int32_t>());
+        const Attention p = attention_of(op, q, k, v, out, heads, scale, all, {}, {}, {});
+        step->correction = correction_of(q, k, v, k_old, v_old, mean, sums, heads, scale, all);
+        step->plain = std::move(*kernel(op, p, kernels_.cached_attention, mask, changed, out));
+        step->plain.row_cost = 2.0 * p.members * (p.q.step + p.out.channels);
+        step->kernels = &kernels_;
+        step->queries = rows_mask(op, queries, to.rows());
+        step->keys = rows_mask(op, keys.first, key.rows());
+        step->values = rows_mask(op, keys.second, value.rows());
+        needed_ = std::max(needed_, scratch_of(step->correction));
+        keep({q, k, v}, out, {});
+        for (const Result& state : {k_old, v_old, mean, sums}) keep({}, state, {});
         return add(std::move(step));
     }
 
@@ -413,8 +441,8 @@ class Plan {
     // For a step that runs outside: does it have anything to do, and everything of its result is new.
     bool any(int mask) { return mask_at("any", mask)->any(); }
     int count(int mask) { return mask_at("count", mask)->count(); }
-    std::vector<int> done() const {
-        std::vector<int> found;
+    std::vector<double> done() const {
+        std::vector<double> found;
         for (const auto& step : steps_) found.push_back(step->done);
         return found;
     }
@@ -608,6 +636,9 @@ void bind_plan(nb::module_& m) {
         .def("attention", &Plan::attention, "mask"_a, "changed"_a, "q"_a.noconvert(), "k"_a.noconvert(),
              "v"_a.noconvert(), "out"_a.noconvert(), "heads"_a, "scale"_a, "keys"_a.noconvert(),
              "group_of"_a.noconvert().none(), "member_of"_a.noconvert().none(), "bias"_a.noconvert().none())
+        .def("correct_attention", &Plan::correct_attention, "mask"_a, "changed"_a, "q"_a.noconvert(), "k"_a.noconvert(),
+             "v"_a.noconvert(), "out"_a.noconvert(), "heads"_a, "scale"_a, "queries"_a, "keys"_a, "k_old"_a.noconvert(),
+             "v_old"_a.noconvert(), "mean"_a.noconvert(), "sums"_a.noconvert())
         .def("gather", &Plan::gather, "mask"_a, "x"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert(),
              "relative"_a, "fill"_a)
         .def("mean", &Plan::mean, "mask"_a, "x"_a.noconvert(), "out"_a.noconvert())

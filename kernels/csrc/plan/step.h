@@ -20,7 +20,7 @@ struct Frame {
 struct PlanStep {
     virtual ~PlanStep() = default;
     virtual void run(const Frame& frame) = 0;
-    int done = 0;         // rows computed in the last frame
+    double done = 0;      // rows computed in the last frame, by their work
     bool placed = false;  // its values know where they lie: all of them are computed in the frame after a roll
 };
 

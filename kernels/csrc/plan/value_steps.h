@@ -11,6 +11,20 @@
 
 namespace flux {
 
+// The standard deviation of a map.
+inline float deviation(const Target& map, int rows) {
+    double sum = 0, squares = 0;
+    for (int r = 0; r < rows; ++r) {
+        const float* row = map.at + r * map.step;
+        for (int c = 0; c < map.channels; ++c) {
+            sum += row[c];
+            squares += static_cast<double>(row[c]) * row[c];
+        }
+    }
+    const double n = static_cast<double>(rows) * map.channels, mean = sum / n;
+    return static_cast<float>(std::sqrt(std::max(0.0, squares / n - mean * mean)));
+}
+
 // Any kernel whose arguments hold a Target `out` and `scratch`.
 template <class P>
 struct KernelStep : PlanStep {
@@ -26,7 +40,8 @@ struct KernelStep : PlanStep {
 
     void run(const Frame& frame) override {
         const std::vector<int32_t>& cells = rows(frame);
-        const int n = done = static_cast<int>(cells.size());
+        const int n = static_cast<int>(cells.size());
+        done = n;
         if (!n) {
             if (changed) changed->clear();
             return;
@@ -50,7 +65,7 @@ struct KernelStep : PlanStep {
             kernel(q);
         });
         if (!changed) return;
-        if (frame.fresh && frame.gate > 0) bound = deviation();
+        if (frame.fresh && frame.gate > 0) bound = deviation(p.out, mask->rows());
         if (whole) {
             changed->fill();
         } else if (!gated) {
@@ -78,20 +93,6 @@ struct KernelStep : PlanStep {
             if (cell / p.out.width % step_y == phase_y && cell % p.out.width % step_x == phase_x) own.push_back(cell);
         }
         return own;
-    }
-
-    // The standard deviation of the map.
-    float deviation() const {
-        double sum = 0, squares = 0;
-        for (int r = 0; r < mask->rows(); ++r) {
-            const float* row = p.out.at + r * p.out.step;
-            for (int c = 0; c < p.out.channels; ++c) {
-                sum += row[c];
-                squares += static_cast<double>(row[c]) * row[c];
-            }
-        }
-        const double n = static_cast<double>(mask->rows()) * p.out.channels, mean = sum / n;
-        return static_cast<float>(std::sqrt(std::max(0.0, squares / n - mean * mean)));
     }
 };
 
@@ -353,13 +354,14 @@ struct OutputStep : PlanStep {
 
     void run(const Frame& frame) override {
         if (frame.fresh || frame.rolled || mask->full()) {
-            done = in.height * in.width;
+            const int rows = in.height * in.width;
+            done = rows;
             constexpr int kSpan =
                 32;  // rows and channels at a time, so that what is read and written stays in the cache
-            for (int first = 0; first < done; first += kSpan) {
+            for (int first = 0; first < rows; first += kSpan) {
                 for (int c0 = 0; c0 < channels; c0 += kSpan) {
                     for (int c = c0; c < std::min(channels, c0 + kSpan); ++c) {
-                        for (int r = first; r < std::min(done, first + kSpan); ++r) {
+                        for (int r = first; r < std::min(rows, first + kSpan); ++r) {
                             out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] =
                                 in.at[r * in.step + c];
                         }

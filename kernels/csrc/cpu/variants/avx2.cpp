@@ -12,6 +12,7 @@ static void f32_cached_pointwise_avx2(const Pointwise& p) { cached_pointwise(p);
 static void f32_cached_layer_norm_avx2(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_avx2(const Softmax& p) { cached_softmax(p); }
 static void f32_cached_attention_6x16_avx2(const Attention& p) { cached_attention<6, 2>(p); }
+static void f32_correct_attention_6x16_avx2(const Correction& p) { correct_attention<6, 2>(p); }
 
 extern const Kernels avx2_kernels = {
     "avx2",
@@ -25,6 +26,7 @@ extern const Kernels avx2_kernels = {
     f32_cached_layer_norm_avx2,
     f32_cached_softmax_avx2,
     f32_cached_attention_6x16_avx2,
+    f32_correct_attention_6x16_avx2,
     peak,
     luma_u8,
     luma_f32,

@@ -12,6 +12,7 @@ static void f32_cached_pointwise_avx512(const Pointwise& p) { cached_pointwise(p
 static void f32_cached_layer_norm_avx512(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_avx512(const Softmax& p) { cached_softmax(p); }
 static void f32_cached_attention_14x32_avx512(const Attention& p) { cached_attention<14, 2>(p); }
+static void f32_correct_attention_14x32_avx512(const Correction& p) { correct_attention<14, 2>(p); }
 
 extern const Kernels avx512_kernels = {
     "avx512",
@@ -25,6 +26,7 @@ extern const Kernels avx512_kernels = {
     f32_cached_layer_norm_avx512,
     f32_cached_softmax_avx512,
     f32_cached_attention_14x32_avx512,
+    f32_correct_attention_14x32_avx512,
     peak,
     luma_u8,
     luma_f32,

@@ -15,6 +15,7 @@ extern const Kernels plain_kernels = {
     cached_layer_norm,
     cached_softmax,
     cached_attention,
+    correct_attention,
     peak,
     luma_u8,
     luma_f32,

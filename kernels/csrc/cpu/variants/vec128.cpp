@@ -12,6 +12,7 @@ static void f32_cached_pointwise_vec128(const Pointwise& p) { cached_pointwise(p
 static void f32_cached_layer_norm_vec128(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_vec128(const Softmax& p) { cached_softmax(p); }
 static void f32_cached_attention_4x8_vec128(const Attention& p) { cached_attention<4, 2>(p); }
+static void f32_correct_attention_4x8_vec128(const Correction& p) { correct_attention<4, 2>(p); }
 
 extern const Kernels vec128_kernels = {
     "vec128",
@@ -25,6 +26,7 @@ extern const Kernels vec128_kernels = {
     f32_cached_layer_norm_vec128,
     f32_cached_softmax_vec128,
     f32_cached_attention_4x8_vec128,
+    f32_correct_attention_4x8_vec128,
     peak,
     luma_u8,
     luma_f32,

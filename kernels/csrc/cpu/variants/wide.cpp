@@ -12,6 +12,7 @@ static void f32_cached_pointwise_wide(const Pointwise& p) { cached_pointwise(p);
 static void f32_cached_layer_norm_wide(const LayerNorm& p) { cached_layer_norm(p); }
 static void f32_cached_softmax_wide(const Softmax& p) { cached_softmax(p); }
 static void f32_cached_attention_14x32_wide(const Attention& p) { cached_attention<14, 2>(p); }
+static void f32_correct_attention_14x32_wide(const Correction& p) { correct_attention<14, 2>(p); }
 
 extern const Kernels wide_kernels = {
     "wide",
@@ -25,6 +26,7 @@ extern const Kernels wide_kernels = {
     f32_cached_layer_norm_wide,
     f32_cached_softmax_wide,
     f32_cached_attention_14x32_wide,
+    f32_correct_attention_14x32_wide,
     peak,
     luma_u8,
     luma_f32,

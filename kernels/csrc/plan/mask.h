@@ -42,10 +42,13 @@ class Mask {
         low = std::max(low, 0);
         high = std::min(high, rows());
         const uint8_t* b = bits_.data();
+        while (low + 8 <= high && !eight(b + low)) low += 8;
         while (low < high && !b[low]) ++low;
+        while (high - 8 >= low && !eight(b + high - 8)) high -= 8;
         while (high > low && !b[high - 1]) --high;
-        int count = 0;
-        for (int i = low; i < high; ++i) count += b[i];
+        int count = 0, i = low;
+        for (; i + 8 <= high; i += 8) count += static_cast<int>(eight(b + i) * 0x0101010101010101u >> 56);
+        for (; i < high; ++i) count += b[i];
         count ? set(low, high, count) : set(0, 0, 0);
     }
 
@@ -73,9 +76,7 @@ class Mask {
         const uint8_t* b = bits_.data();
         int i = low_;
         for (; i + 8 <= high_; i += 8) {
-            uint64_t eight;
-            std::memcpy(&eight, b + i, 8);
-            if (!eight) continue;
+            if (!eight(b + i)) continue;
             for (int j = i; j < i + 8; ++j) {
                 if (b[j]) *to++ = j;
             }
@@ -88,6 +89,12 @@ class Mask {
     }
 
   private:
+    static uint64_t eight(const uint8_t* at) {
+        uint64_t found;
+        std::memcpy(&found, at, 8);
+        return found;
+    }
+
     void set(int low, int high, int count) {
         low_ = low;
         high_ = high;

@@ -277,8 +277,16 @@ struct ReachStep : PlanStep {
     void take_given() {
         uint8_t* to = out->open();
         const uint8_t* from = in->bits();
-        for (int i = 0; i < out->rows(); ++i) to[i] = (given[i] | from[i]) != 0;
-        out->close(0, out->rows());
+        const int n = out->rows();
+        int i = 0;
+        for (uint64_t a, b; i + 8 <= n; i += 8) {
+            std::memcpy(&a, given + i, 8);
+            std::memcpy(&b, from + i, 8);
+            if (!(a |= b)) continue;
+            std::memcpy(to + i, &a, 8);
+        }
+        for (; i < n; ++i) to[i] = given[i] | from[i];
+        out->close(0, n);
     }
 };
 

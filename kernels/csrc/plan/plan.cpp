@@ -391,7 +391,10 @@ class Plan {
         if (!given) return;
         require(is_dense(*given) && static_cast<int64_t>(given->size()) == step->out->rows(), op,
                 ": the mask must be dense, of ", step->out->rows(), " pixels");
-        step->given = data_of<uint8_t>(op, "the mask", *given);
+        const uint8_t* cells = data_of<uint8_t>(op, "the mask", *given);
+        const bool flags = std::all_of(cells, cells + given->size(), [](uint8_t c) { return c <= 1; });
+        require(flags, op, ": the mask must hold zeros and ones");
+        step->given = cells;
         bounds_[index] = *given;
     }
 

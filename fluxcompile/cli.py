@@ -30,6 +30,7 @@ EXTRAS = {
     "ultralytics": "ultralytics",
     "jinja2": "report",
     "matplotlib": "bench",
+    "nncf": "int8",
     "onnxruntime": "bench",
     "openvino": "bench",
 }

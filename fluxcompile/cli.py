@@ -157,7 +157,9 @@ def run(
     writer = Writer(output, about.fps) if output else None
     try:
         fitted = _fitted(clip, (height, width), start, frames)
-        playback = _play(net, fitted, settings, total or frames, compare=compare, writer=writer)
+        playback = _play(
+            net, fitted, settings, total or frames, compare=compare, writer=writer, time_layers=report is not None
+        )
     finally:
         if writer is not None:
             writer.close()

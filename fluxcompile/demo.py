@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import FluxError
+from fluxcompile.likeness import Array, iou
 from fluxcompile.options import Frames, Policy
-from fluxcompile.play import Array, Playback, Setting, iou, run_of
+from fluxcompile.play import Playback, Setting, run_of
 from fluxcompile.runtime import report
 from fluxcompile.runtime.video import Writer, fit, frames, probe
 

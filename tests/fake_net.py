@@ -33,6 +33,10 @@ class FakeStream:
         self.seen: np.ndarray | None = None
         self.cache: np.ndarray | None = None
 
+    def reset(self) -> None:
+        self.seen = self.cache = None
+        self.stats.frame = -1
+
     def __call__(self, frame: np.ndarray) -> dict[str, np.ndarray]:
         fresh = self.net.dense(frame)["mean"]
         if self.seen is None or self.cache is None:

@@ -6,23 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fluxcompile.likeness import iou, likeness, match_boxes
 from fluxcompile.options import Policy
-from fluxcompile.play import (
-    PICTURES,
-    Playback,
-    Setting,
-    Strip,
-    iou,
-    layers_of,
-    leaves,
-    likeness,
-    match_boxes,
-    panel,
-    play,
-    run_of,
-    settings_of,
-    whole_tiles,
-)
+from fluxcompile.panels import PICTURES, Strip, panel
+from fluxcompile.play import Playback, Setting, layers_of, leaves, play, run_of, settings_of, timeline_of
+from fluxcompile.runtime.overlay import CAUSES, Seen
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit
 from tests.fake_net import LAYERS, FakeNet
 
@@ -47,7 +35,7 @@ def test_exact_and_approximate_beside_dense() -> None:
     assert (exact.max_error, approximate.max_error) == (0.0, 8.0)
     assert exact.agreement(None) == 1.0
     assert 0.9 < (approximate.agreement(None) or 0) < 1.0
-    assert (exact.dense_frames, playback.num_frames) == (1, 5)
+    assert (exact.marks["dense"], playback.num_frames) == ([0], 5)
 
 
 def test_boxes_agreement() -> None:
@@ -61,6 +49,7 @@ def test_boxes_agreement() -> None:
     # the stale box is 10 wide, dense 10, 15, 20, 25, 30: IoU 1 matches, .67 and less do not
     np.testing.assert_array_equal(stale.boxes, [1, 4, 4])
     assert stale.agreement(decode) == pytest.approx(0.2)
+    assert stale.agreements == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert playback.tracks[0].agreement(decode) == 1.0
 
 
@@ -88,16 +77,18 @@ def test_interrupt_within_a_frame_leaves_tracks_of_one_length() -> None:
 
             class Stream:
                 stats = inner.stats
+                reset = inner.reset
 
                 def __call__(self, frame: Image) -> object:
-                    if inner.stats.frame == 1:
+                    if inner.stats.frame == 1:  # after the frame that warms it, which a reset forgets
                         raise KeyboardInterrupt
                     return inner(frame)
 
             return Stream()
 
     playback = play(Stopping(), clip(), [EXACT])
-    assert {len(track.work_share) for track in playback.tracks} == {2}
+    tracks = playback.tracks
+    assert {len(values) for t in tracks for values in (t.work_share, t.ms, t.agreements)} == {2}
 
 
 def test_clip_that_breaks_off_is_noted() -> None:
@@ -174,11 +165,11 @@ def test_iou() -> None:
     assert iou(box(0, 0, 10, 10), box(10, 0, 20, 10)) == 0.0
 
 
-def test_panel_tints_the_tiles_with_a_change() -> None:
+def test_panel_tints_what_the_frame_shows() -> None:
     image, placement = fit(np.full((360, 640, 3), 100, np.uint8), 640, 640)  # 140 grey rows above
-    miss = np.zeros((640, 640), bool)
-    miss[170, 200] = True
-    drawn = panel(image, placement, miss, np.zeros((0, 5), np.float32), "exact", 0.5)
+    causes = np.zeros((80, 80), np.uint8)
+    causes[20:24, 24:28] = CAUSES.index("salient")
+    drawn = panel(image, placement, Seen(causes), np.zeros((0, 5), np.float32), "exact", 0.5)
     header = drawn.shape[0] - placement.height
     assert drawn.shape[1] == 640
     red = drawn[header:, :-1, 0] > 130  # the last column is the seam
@@ -187,15 +178,53 @@ def test_panel_tints_the_tiles_with_a_change() -> None:
     assert red.sum() == 32 * 32
 
 
-@pytest.mark.parametrize("shape", [(64, 96), (50, 70), (1, 1)])
-def test_whole_tiles_of_odd_sizes(shape: tuple[int, int]) -> None:
-    miss = np.zeros(shape, bool)
-    assert not whole_tiles(miss).any()
-    miss[-1, -1] = True
-    tiles = whole_tiles(miss)
-    assert tiles.shape == shape
-    assert tiles[-1, -1]
-    assert whole_tiles(np.ones(shape, bool)).all()
+class Telling(FakeNet):
+    """A net whose streams tell causes, an anchor and the time of their layers."""
+
+    def stream(self, policy: Policy) -> object:  # type: ignore[override]
+        stream = super().stream(policy)
+        stats = stream.stats
+
+        class Stream:
+            timed = False
+            reset = stream.reset
+
+            def time_layers(self, on: bool) -> None:
+                self.timed = on
+
+            def layer_ms(self) -> dict[str, float]:
+                return {"stem": 3.0, "motion": 1.0} if self.timed else {}
+
+            def __call__(self, frame: Image) -> object:
+                outputs = stream(frame)
+                self.stats.causes = np.full((9, 13), CAUSES.index("dense" if stats.dense else "hit"), np.uint8)
+                self.stats.causes[0, 0] = CAUSES.index("stale")
+                self.stats.shift = (0, 8 * (stats.frame == 2))
+                self.stats.roll = (32 * (stats.frame == 3), 0)
+                return outputs
+
+        stats.offset, stats.vectors = (4, 8), None  # type: ignore[attr-defined]
+        told = Stream()
+        told.stats = stats  # type: ignore[attr-defined]
+        return told
+
+
+def test_timeline_of_a_stream_that_tells_causes() -> None:
+    playback = play(Telling(), clip(), [EXACT], time_layers=True)
+    found = timeline_of(playback.tracks[-1])
+    assert found.marks == {"dense": [0], "moved": [2], "rolled": [3]}
+    assert found.causes["stale"] == pytest.approx([1 / 117] * 5)
+    assert found.causes["hit"] == pytest.approx([0, *[116 / 117] * 4])
+    assert [sum(shares) for shares in zip(*found.causes.values(), strict=True)] == pytest.approx([1.0] * 5)
+    assert (len(found.ms), found.dense_ms, found.agreement) == (5, found.ms[0], [1.0] * 5)
+    assert playback.layer_ms == {"stem": 3.0, "motion": 1.0}
+    assert play(Telling(), clip(), [EXACT]).layer_ms == {}
+
+
+def test_timeline_of_a_stream_that_tells_only_what_changed() -> None:
+    found = timeline_of(play(FakeNet(), clip(), [EXACT]).tracks[-1])
+    assert found.causes["changed"] == pytest.approx([0, *[16 / 96] * 4])  # a tile of 32 in a frame of 64 x 96
+    assert found.causes["dense"] == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6, 7, 100, 1000])

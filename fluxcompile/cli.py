@@ -133,6 +133,9 @@ def run(
         float | None, typer.Option(min=0.0, help="Approximate: grey levels that a block may differ by on average.")
     ] = None,
     exposure: Annotated[bool, typer.Option(help="With --residual: see frames in the reference's light.")] = False,
+    task: Annotated[
+        str | None, typer.Option(help="What the outputs mean: detect, segment, ...; guessed from their shapes.")
+    ] = None,
     compare: Annotated[bool, typer.Option(help="Also run dense inference, and tell how well they agree.")] = True,
     example: ExampleOption = None,
     without: WithoutOption = None,
@@ -143,36 +146,36 @@ def run(
 
     --exact together with --threshold, --residual, --radius or --gate plays both, side by side.
     """
-    from fluxcompile import play
+    from fluxcompile.pages import run_of
     from fluxcompile.runtime.report import write
     from fluxcompile.runtime.video import Writer, probe
+    from fluxcompile.tasks import task_of
 
     about = probe(clip)
     net = _net(model, example, without, pixels)
     height, width = _frame_size(net, model)
     settings = _settings(exact, threshold, radius, gate, residual, exposure)
+    meaning = task_of([], task) if task else None
     total = about.num_frames and min(about.num_frames - start, frames or about.num_frames)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(output, about.fps) if output else None
     try:
         fitted = _fitted(clip, (height, width), start, frames)
-        playback = _play(
-            net, fitted, settings, total or frames, compare=compare, writer=writer, time_layers=report is not None
-        )
+        asked = {"compare": compare, "task": meaning, "time_layers": report is not None}
+        playback = _play(net, fitted, settings, total or frames, writer=writer, **asked)
     finally:
         if writer is not None:
             writer.close()
     if not playback.num_frames and not playback.interrupted:
         raise OptionError(f"{clip}: no frame to play; it has {about.num_frames}, --start is {start}")
-    made = play.run_of(
+    made = run_of(
         net,
         playback,
         title=f"{Path(model).name} on {Path(clip).name}",
         model=model,
         clip=Path(clip).name,
         size=(height, width),
-        compare=compare,
         video=output,
     )
     if report is not None and playback.num_frames:

@@ -6,27 +6,19 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import mean
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.likeness import Array, f1, largest_error, likeness, match_boxes
 from fluxcompile.options import Policy
 from fluxcompile.panels import Strip, panel
 from fluxcompile.runtime import report
-from fluxcompile.runtime.overlay import CAUSES, Seen, legend
+from fluxcompile.runtime.overlay import Seen, legend
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, Writer
+from fluxcompile.tasks import CLEAR, Task, task_of
 
-Decode = Callable[[Sequence[Array]], npt.NDArray[np.float32]]
-"""From the outputs, as a flat list of arrays, to boxes [n, 5]: xyxy in pixels of the fitted frame, then a score."""
-
-LIKENESS_NOTE = "Likeness is 1 minus the relative error of the worst output against dense inference on the same frame."
-BOXES_NOTE = (
-    "F1 counts boxes that overlap one of dense inference on the same frame by three quarters or more (IoU 0.75)."
-)
+Array = npt.NDArray[Any]
 
 
 class Net(Protocol):
@@ -57,7 +49,7 @@ class Setting:
 
 @dataclass
 class Track:
-    """What one setting did, frame by frame; `boxes` counts matched, extra and missing ones against dense.
+    """What one setting did, frame by frame; `tallies` are its task's, against dense.
 
     causes: for each frame the share of blocks of each of CAUSES. marks: the frames in which something happened.
     """
@@ -70,7 +62,7 @@ class Track:
     marks: dict[str, list[int]] = field(default_factory=lambda: {"dense": [], "moved": [], "rolled": []})
     max_error: float = 0.0
     agreements: list[float | None] = field(default_factory=list)
-    boxes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
+    tallies: list[Array] = field(default_factory=list)
     layers: dict[str, float] = field(default_factory=dict)
 
     def saw(self, stats: Any, seen: Seen) -> None:
@@ -88,27 +80,20 @@ class Track:
         for name, share in stats.layers.items():
             self.layers[name] = self.layers.get(name, 0.0) + float(share)
 
-    def compare(self, outputs: Sequence[Array], dense: Sequence[Array], decode: Decode | None) -> None:
+    def compare(self, outputs: Sequence[Array], dense: Sequence[Array], tally: Array, task: Task) -> None:
         """Add one frame's agreement with dense inference."""
         errors = [largest_error(one, two) for one, two in zip(outputs, dense, strict=True)]
         self.max_error = max([self.max_error, *errors])
-        if decode is None:
-            self.agreements.append(likeness(outputs, dense))
-        else:
-            counts = match_boxes(decode(outputs), decode(dense))
-            self.boxes += counts
-            self.agreements.append(f1(counts))
+        self.tallies.append(tally)
+        self.agreements.append(task.figures([tally])[task.figure])
 
-    def agreement(self, decode: Decode | None) -> float | None:
-        """Return F1 of all boxes, or the mean likeness of the outputs; None where there was nothing to compare."""
-        if decode is not None:
-            return f1(self.boxes)
-        known = [value for value in self.agreements if value is not None]
-        return mean(known) if known else None
+    def agreement(self, task: Task | None) -> float | None:
+        """Return the task's figure over all frames; None where there was nothing to compare."""
+        return None if task is None or not self.tallies else task.figures(self.tallies)[task.figure]
 
     def cut(self, count: int) -> None:
         """Keep so many frames: the one under way may be in some lists only."""
-        for values in (self.work_share, self.ms, self.causes, self.agreements):
+        for values in (self.work_share, self.ms, self.causes, self.agreements, self.tallies):
             del values[count:]
         self.marks = {what: [frame for frame in frames if frame < count] for what, frames in self.marks.items()}
 
@@ -121,6 +106,7 @@ class Playback:
     """
 
     tracks: list[Track]
+    task: Task | None = None
     num_frames: int = 0
     pictures: list[report.Picture] = field(default_factory=list)
     layer_ms: dict[str, float] = field(default_factory=dict)
@@ -134,16 +120,19 @@ def play(
     settings: Sequence[Setting],
     *,
     compare: bool = True,
-    decode: Decode | None = None,
+    task: Task | None = None,
     writer: Writer | None = None,
     time_layers: bool = False,
     on_frame: Callable[[Playback], None] = lambda playback: None,
 ) -> Playback:
-    """Play fitted frames through the net; Ctrl-C and a clip that breaks off end it early, with what was done."""
+    """Play fitted frames through the net; Ctrl-C and a clip that breaks off end it early, with what was done.
+
+    task: what the outputs mean; guessed from those of the first frame unless given.
+    """
     streams = [net.stream(policy=setting.policy) for setting in settings]
     tracks = [Track(setting.name, setting.knobs) for setting in settings]
     dense_track = Track("dense", "the whole net on every frame")
-    playback = Playback([dense_track, *tracks] if compare else tracks)
+    playback = Playback([dense_track, *tracks] if compare else tracks, task)
     strip = Strip()
     below: Image | None = None
     try:
@@ -151,24 +140,29 @@ def play(
             if index == 0:
                 _warm(streams, image, time_layers)
             panels = []
+            size = (image.shape[0], image.shape[1])
             dense: list[Array] = []
+            expected: Any = None
             if compare:
                 dense, ms = _timed(net.dense, image)
+                task = playback.task = task or task_of(dense)
+                expected = task.decode(dense, size)
                 dense_track.ms.append(ms)
                 dense_track.work_share.append(1.0)
-                dense_track.compare(dense, dense, decode)
-                panels.append(panel(image, placement, None, decode(dense) if decode else None, "dense", 1.0))
+                dense_track.compare(dense, dense, task.compare(expected, expected), task)
+                panels.append(panel(image, placement, None, boxes_in(expected), "dense", 1.0))
             told: dict[str, None] = {}
             for stream, track in zip(streams, tracks, strict=True):
                 outputs, ms = _timed(stream, image)
-                seen = Seen.of(stream.stats, image.shape)
+                task = playback.task = task or task_of(outputs)
+                result = task.decode(outputs, size)
+                seen = Seen.of(stream.stats, size)
                 track.ms.append(ms)
                 track.saw(stream.stats, seen)
                 told |= dict.fromkeys(seen.tells)
                 if compare:
-                    track.compare(outputs, dense, decode)
-                boxes = decode(outputs) if decode else None
-                panels.append(panel(image, placement, seen, boxes, track.name, track.work_share[-1]))
+                    track.compare(outputs, dense, task.compare(result, expected), task)
+                panels.append(panel(image, placement, seen, boxes_in(result), track.name, track.work_share[-1]))
             picture = np.hstack(panels)
             if below is None:
                 below = legend(picture.shape[1], list(told))
@@ -205,47 +199,12 @@ def _timed(infer: Callable[[Image], Any], image: Image) -> tuple[list[Array], fl
     return outputs, 1000 * (time.perf_counter() - began)
 
 
-def settings_of(playback: Playback, decode: Decode | None, compare: bool = True) -> list[report.Setting]:
-    """Return the rows of the report's first table."""
-    return [
-        report.Setting(
-            name=track.name,
-            knobs=track.knobs,
-            work_share=track.work_share,
-            agreement=track.agreement(decode) if compare else None,
-            max_error=track.max_error if compare else None,
-            ms_per_frame=mean(track.ms) if track.ms else None,
-            dense_frames=len(track.marks["dense"]),
-        )
-        for track in playback.tracks
-    ]
-
-
-def timeline_of(track: Track) -> report.Timeline:
-    """Return what the page's timeline shows of a setting."""
-    return report.Timeline(
-        causes={cause: [shares[number] for shares in track.causes] for number, cause in enumerate(CAUSES)},
-        ms=track.ms,
-        dense_ms=min((track.ms[frame] for frame in track.marks["dense"]), default=None),
-        agreement=track.agreements,
-        marks=track.marks,
-    )
-
-
-def layers_of(explained: Mapping[str, Any], track: Track, num_frames: int) -> list[report.Layer]:
-    """Return the report's layer table: what `explain()` says, and what each layer did under one setting."""
-    return [
-        report.Layer(
-            name=layer["name"],
-            op=layer["op"],
-            domain=layer["domain"],
-            form=layer["form"],
-            macs=layer["macs"],
-            reason=layer.get("reason") or "",
-            share=track.layers[layer["name"]] / num_frames if num_frames and layer["name"] in track.layers else None,
-        )
-        for layer in explained["layers"]
-    ]
+def boxes_in(result: Any) -> npt.NDArray[np.float32] | None:
+    """The clear boxes of a task's result, where it has boxes."""
+    if not isinstance(result, np.ndarray) or result.ndim != 2 or result.shape[1] < 6:
+        return None
+    clear: npt.NDArray[np.float32] = result[result[:, 4] >= CLEAR]
+    return clear
 
 
 def leaves(tree: Any) -> list[Array]:
@@ -259,39 +218,10 @@ def leaves(tree: Any) -> list[Array]:
     return [np.asarray(tree.detach().cpu() if hasattr(tree, "detach") else tree)]
 
 
-def run_of(
-    net: Net,
-    playback: Playback,
-    *,
-    title: str,
-    model: str,
-    clip: str,
-    size: tuple[int, int],
-    compare: bool = True,
-    decode: Decode | None = None,
-    video: Path | None = None,
-) -> report.Run:
-    """Return what a report shows of a playback; timeline and layers are those of the last setting."""
-    explained = net.explain().to_json()
-    last = playback.tracks[-1]
-    small = video is not None and video.exists() and video.stat().st_size <= report.EMBEDDED_VIDEO_BYTES
-    return report.Run(
-        title=title,
-        model=model,
-        clip=clip,
-        size=size,
-        settings=settings_of(playback, decode, compare),
-        layers=layers_of(explained, last, playback.num_frames),
-        layers_setting=last.name,
-        layer_ms=playback.layer_ms,
-        timeline=timeline_of(last) if last.causes else None,
-        pictures=playback.pictures,
-        video=video.read_bytes() if video is not None and small else b"",
-        video_name=video.name if video is not None and video.exists() else "",
-        total_macs=explained["total_macs"],
-        blocked_mac_share=explained["blocked_mac_share"],
-        agreement_name="likeness" if decode is None else "F1 of boxes at IoU 0.75",
-        agreement_note=LIKENESS_NOTE if decode is None else BOXES_NOTE,
-        notes=playback.notes,
-        interrupted=playback.interrupted,
-    )
+def largest_error(one: Array, two: Array) -> float:
+    """Return the largest |one - two|; what is infinite or NaN in both alike differs by 0, in one alone by infinity."""
+    ours, theirs = one.astype(np.float64), two.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(ours - theirs)
+    alike = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    return float(np.where(alike, 0.0, np.where(np.isnan(difference), np.inf, difference)).max(initial=0.0))

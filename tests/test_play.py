@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluxcompile.likeness import iou, likeness, match_boxes
 from fluxcompile.options import Policy
+from fluxcompile.pages import layers_of, run_of, settings_of, timeline_of
 from fluxcompile.panels import PICTURES, Strip, panel
-from fluxcompile.play import Playback, Setting, layers_of, leaves, play, run_of, settings_of, timeline_of
+from fluxcompile.play import Playback, Setting, boxes_in, largest_error, leaves, play
 from fluxcompile.runtime.overlay import CAUSES, Seen
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit
+from fluxcompile.tasks import TASKS, Task, box_figures, compare_boxes
 from tests.fake_net import LAYERS, FakeNet
 
 EXACT = Setting("exact", Policy(exact=True))
@@ -33,30 +34,39 @@ def test_exact_and_approximate_beside_dense() -> None:
     assert exact.work_share == pytest.approx([1.0] + [1 / 24] * 4)
     assert approximate.work_share == pytest.approx([1.0, 0, 0, 1 / 24, 0])  # 4 and 8 pass, 12 is too much
     assert (exact.max_error, approximate.max_error) == (0.0, 8.0)
-    assert exact.agreement(None) == 1.0
-    assert 0.9 < (approximate.agreement(None) or 0) < 1.0
+    assert exact.agreement(playback.task) == 1.0
+    assert 0.9 < (approximate.agreement(playback.task) or 0) < 1.0
     assert (exact.marks["dense"], playback.num_frames) == ([0], 5)
 
 
 def test_boxes_agreement() -> None:
-    def decode(outputs: object) -> np.ndarray:
+    def decode(outputs: object, size: tuple[int, int]) -> np.ndarray:
         (mean,) = outputs  # type: ignore[misc]
         level = mean[1, 1] - 50  # the box grows with the bright block
-        return np.array([[0, 0, 10 + level, 10, 0.9]], np.float32)
+        return np.array([[0, 0, 10 + level, 10, 0.9, 0]], np.float32)
 
-    playback = play(FakeNet(), clip(change=5), [Setting("stale", Policy(exact=False, threshold=99.0))], decode=decode)
+    task = Task("grows", "f1_75", decode, compare_boxes, box_figures)
+    playback = play(FakeNet(), clip(change=5), [Setting("stale", Policy(exact=False, threshold=99.0))], task=task)
     (stale,) = playback.tracks[1:]
     # the stale box is 10 wide, dense 10, 15, 20, 25, 30: IoU 1 matches, .67 and less do not
-    np.testing.assert_array_equal(stale.boxes, [1, 4, 4])
-    assert stale.agreement(decode) == pytest.approx(0.2)
+    assert stale.agreement(task) == pytest.approx(0.2)
     assert stale.agreements == [1.0, 0.0, 0.0, 0.0, 0.0]
-    assert playback.tracks[0].agreement(decode) == 1.0
+    assert playback.tracks[0].agreement(task) == 1.0
+    run = run_of(FakeNet(), playback, title="t", model="m", clip="c", size=(64, 96))
+    assert (run.agreement_name, run.settings[1].agreement) == ("F1 of boxes at IoU 0.75", pytest.approx(0.2))
+
+
+def test_the_task_is_guessed_from_the_outputs() -> None:
+    playback = play(FakeNet(), clip(), [APPROXIMATE])
+    assert playback.task is TASKS["regress"]
+    assert run_of(FakeNet(), playback, title="t", model="m", clip="c", size=(64, 96)).agreement_name == "likeness"
 
 
 def test_without_comparison() -> None:
     playback = play(FakeNet(), clip(), [EXACT], compare=False)
     assert [track.name for track in playback.tracks] == ["exact"]
-    assert settings_of(playback, None, compare=False)[0].agreement is None
+    (row,) = settings_of(playback)
+    assert (row.agreement, row.max_error) == (None, None)
 
 
 def test_interrupt_keeps_what_was_done() -> None:
@@ -127,42 +137,22 @@ def test_leaves_of_a_tree() -> None:
 @pytest.mark.parametrize(
     ("ours", "dense", "expected"),
     [
-        ([1.0, 2.0], [1.0, 2.0], 1.0),
-        ([0.0], [0.0], 1.0),
-        ([1.0], [0.0], 0.0),
-        ([9.0], [1.0], 0.0),
-        ([float("nan")], [1.0], 0.0),
-        ([1.0], [float("nan")], 0.0),
-        ([float("inf"), 1.0], [float("inf"), 1.0], 1.0),
+        ([1.0, 2.0], [1.0, 4.5], 2.5),
+        ([float("nan")], [1.0], float("inf")),
+        ([1.0], [float("nan")], float("inf")),
+        ([float("inf"), 1.0], [float("inf"), 1.0], 0.0),
+        ([], [], 0.0),
     ],
 )
-def test_likeness(ours: list[float], dense: list[float], expected: float) -> None:
-    assert likeness([np.array(ours)], [np.array(dense)]) == expected
+def test_largest_error(ours: list[float], dense: list[float], expected: float) -> None:
+    assert largest_error(np.array(ours), np.array(dense)) == expected
 
 
-def test_likeness_is_that_of_the_worst_output() -> None:
-    fine, bad = np.array([1.0]), np.array([1.1])
-    assert likeness([fine, bad], [fine, fine]) == pytest.approx(0.9)
-
-
-def test_match_boxes_is_one_to_one() -> None:
-    box = [0, 0, 10, 10, 0.9]
-    twice = np.array([box, [0, 0, 10, 11, 0.8]], np.float32)
-    once = np.array([box], np.float32)
-    none = np.zeros((0, 5), np.float32)
-    np.testing.assert_array_equal(match_boxes(twice, once), [1, 1, 0])
-    np.testing.assert_array_equal(match_boxes(once, twice), [1, 0, 1])
-    np.testing.assert_array_equal(match_boxes(none, once), [0, 0, 1])
-    np.testing.assert_array_equal(match_boxes(none, none), [0, 0, 0])
-
-
-def test_iou() -> None:
-    def box(*xyxy: float) -> np.ndarray:
-        return np.array([*xyxy, 1.0], np.float32)
-
-    assert iou(box(0, 0, 10, 10), box(0, 0, 10, 10)) == 1.0
-    assert iou(box(0, 0, 10, 10), box(5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert iou(box(0, 0, 10, 10), box(10, 0, 20, 10)) == 0.0
+def test_boxes_in_a_result() -> None:
+    boxes = np.array([[0, 0, 9, 9, 0.9, 0], [0, 0, 9, 9, 0.3, 0]], np.float32)
+    np.testing.assert_array_equal(boxes_in(boxes), boxes[:1])
+    for other in ([boxes], np.zeros((4, 5), np.float32), None):
+        assert boxes_in(other) is None
 
 
 def test_panel_tints_what_the_frame_shows() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from fluxcompile.play import Net, Playback, Track
 from fluxcompile.runtime import report
 from fluxcompile.runtime.overlay import CAUSES
+from fluxcompile.tasks import CLEAR, SEEN
 
-_BOXES = "A box that is clear on one side must be there on the other, on the same frame."
+_BOXES = f"A box scored {CLEAR:g} or more on one side must be there at {SEEN:g} on the other, on the same frame."
 FIGURES = {
     "f1_50": ("F1 of boxes at IoU 0.5", _BOXES),
     "f1_75": ("F1 of boxes at IoU 0.75", _BOXES),

@@ -59,7 +59,7 @@ class Track:
     work_share: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     causes: list[list[float]] = field(default_factory=list)
-    marks: dict[str, list[int]] = field(default_factory=lambda: {"dense": [], "moved": [], "rolled": []})
+    marks: dict[str, list[int]] = field(default_factory=lambda: {"dense": [], "anchor": [], "roll": []})
     max_error: float = 0.0
     agreements: list[float | None] = field(default_factory=list)
     tallies: list[Array] = field(default_factory=list)
@@ -69,8 +69,8 @@ class Track:
         """Add what a stream says of its last frame."""
         happened = {
             "dense": bool(stats.dense),
-            "moved": any(getattr(stats, "shift", ())),
-            "rolled": any(getattr(stats, "roll", ())),
+            "anchor": any(getattr(stats, "shift", ())),
+            "roll": any(getattr(stats, "roll", ())),
         }
         for what, yes in happened.items():
             if yes:

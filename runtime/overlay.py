@@ -17,7 +17,7 @@ CAUSES = ("hit", "stale", "salient", "background", "edge", "refreshed", "dense",
 """Why a block was computed anew, or not, by number. A stream that tells no causes has `hit`, `dense` and `changed`."""
 HATCH_PERIOD, HATCH_WIDTH = 8, 3
 MOST_ARROWS = 240
-ARROW_SCALE, LONGEST_ARROW = 3, 48
+ARROW_SCALE, LONGEST_ARROW = 2, 16
 """Arrows are so many times as long as the motion, which is a pixel or two; one that would be longer is cut."""
 INSET = 56
 MARGIN_SHARE = 0.3

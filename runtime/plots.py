@@ -45,6 +45,15 @@ class Series(msgspec.Struct, frozen=True):
     level: float | None = None
 
 
+class Stack(msgspec.Struct, frozen=True):
+    """Parts of a whole, the first lowest, to be drawn up to the share `high`."""
+
+    title: str
+    parts: Mapping[str, Sequence[float]]
+    labels: Mapping[str, str]
+    high: float = 1.0
+
+
 class Area(msgspec.Struct, frozen=True):
     """The share of one part of a whole, on top of the parts before it."""
 
@@ -109,16 +118,14 @@ def curves(shares: Mapping[str, Sequence[float]], labels: Mapping[str, str]) -> 
 
 
 def chart(
-    title: str,
-    parts: Mapping[str, Sequence[float]],
-    labels: Mapping[str, str],
+    stack: Stack,
     series: Sequence[Series],
     marks: Mapping[str, Sequence[int]],
 ) -> Chart:
     """Parts of a whole above each other, rows of marks, then a panel for each series."""
-    count = max([1, *(len(values) for values in parts.values()), *(len(one.values) for one in series)])
+    count = max([1, *(len(values) for values in stack.parts.values()), *(len(one.values) for one in series)])
     y = 24.0
-    panels = [_stack(title, parts, labels, count, y)]
+    panels = [_stack(stack, count, y)]
     y += AREA_HEIGHT + 6
     rugs = []
     for name, frames in marks.items():
@@ -133,25 +140,23 @@ def chart(
     return Chart(WIDTH, y + BOTTOM, LEFT, WIDTH - RIGHT, y, panels, rugs, x_ticks)
 
 
-def _stack(
-    title: str, shares: Mapping[str, Sequence[float]], labels: Mapping[str, str], count: int, top: float
-) -> Panel:
+def _stack(stack: Stack, count: int, top: float) -> Panel:
     """Each frame is as wide as it lasts: one dense frame among a thousand is a line, not a slope."""
 
     def y_of(share: float) -> float:
-        return round(top + AREA_HEIGHT * (1 - min(share, 1.0)), 1)
+        return round(top + AREA_HEIGHT * (1 - min(share / stack.high, 1.0)), 1)
 
     floor = [0.0] * count
     areas = []
-    for name, values in shares.items():
+    for name, values in stack.parts.items():
         if not any(values):
             continue
         ceiling = [low + high for low, high in zip(floor, values, strict=True)]
         edges = [_edge([y_of(share) for share in heights], count) for heights in (ceiling, floor)]
-        areas.append(Area(name, " ".join([*edges[0], *reversed(edges[1])]), labels[name]))
+        areas.append(Area(name, " ".join([*edges[0], *reversed(edges[1])]), stack.labels[name]))
         floor = ceiling
-    ticks = [(y_of(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1.0)]
-    return Panel(title, top, top + AREA_HEIGHT, ticks, areas)
+    ticks = [(y_of(k * stack.high / 4), f"{k * stack.high / 4:.0%}") for k in range(5)]
+    return Panel(stack.title, top, top + AREA_HEIGHT, ticks, areas)
 
 
 def _edge(heights: Sequence[float], count: int) -> list[str]:

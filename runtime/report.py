@@ -24,6 +24,10 @@ SLOWEST = 12
 """Layers whose time has a row of its own."""
 
 
+AXES = (0.04, 0.08, 0.2, 0.4, 0.6, 0.8)
+"""Where the axis of blocks may end; hits fill what is above, and dense frames are cut."""
+
+
 class ReportError(FluxError):
     """A report cannot be made: a part is missing, or the page cannot be written."""
 
@@ -190,6 +194,13 @@ def chart_of(timeline: Timeline, agreement_name: str) -> plots.Chart:
     labels = {
         cause: f"{cause} {percent(sum(shares) / len(shares))}" for cause, shares in timeline.causes.items() if shares
     }
+    hits = timeline.causes.get("hit", [])
+    dense = set(timeline.marks.get("dense", []))
+    most = max((1 - hit for frame, hit in enumerate(hits) if frame not in dense), default=1.0)
+    high = next((high for high in AXES if most <= high), 1.0)
+    cut = f", up to {high:.0%}" if high < 1 else ""
+    parts = {cause: shares for cause, shares in timeline.causes.items() if cause != "hit"} | {"hit": hits}
+    stack = plots.Stack(f"Blocks by what became of them{cut}", parts, labels, high)
     known = [value for value in timeline.agreement if value is not None]
     series = []
     if known:
@@ -200,7 +211,7 @@ def chart_of(timeline: Timeline, agreement_name: str) -> plots.Chart:
         most = _round_up(max([*timeline.ms, timeline.dense_ms or 0.0]))
         beside = f"; dashed: a dense frame of this stream, {timeline.dense_ms:.1f}" if timeline.dense_ms else ""
         series.append(plots.Series(f"Milliseconds{beside}", timeline.ms, 0.0, most, "{:g}", timeline.dense_ms))
-    return plots.chart("Blocks by what became of them", timeline.causes, labels, series, timeline.marks)
+    return plots.chart(stack, series, timeline.marks)
 
 
 def times(layer_ms: Mapping[str, float]) -> list[tuple[str, float]]:

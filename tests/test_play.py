@@ -202,7 +202,7 @@ class Telling(FakeNet):
 def test_timeline_of_a_stream_that_tells_causes() -> None:
     playback = play(Telling(), clip(), [EXACT], time_layers=True)
     found = timeline_of(playback.tracks[-1])
-    assert found.marks == {"dense": [0], "moved": [2], "rolled": [3]}
+    assert found.marks == {"dense": [0], "anchor": [2], "roll": [3]}
     assert found.causes["stale"] == pytest.approx([1 / 117] * 5)
     assert found.causes["hit"] == pytest.approx([0, *[116 / 117] * 4])
     assert [sum(shares) for shares in zip(*found.causes.values(), strict=True)] == pytest.approx([1.0] * 5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluxcompile.runtime.overlay import CAUSES
-from fluxcompile.runtime.plots import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, chart, curves
+from fluxcompile.runtime.plots import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, Stack, chart, curves
 from fluxcompile.runtime.report import (
     EMBEDDED_VIDEO_BYTES,
     SLOWEST,
@@ -58,7 +58,7 @@ def timeline(**changes: object) -> Timeline:
         "ms": [30.0, 12.0, 8.0, 2.0],
         "dense_ms": 30.0,
         "agreement": [1.0, 0.93, None, 0.97],
-        "marks": {"dense": [0], "moved": [], "rolled": [2, 3]},
+        "marks": {"dense": [0], "anchor": [], "roll": [2, 3]},
     }
     return Timeline(**(parts | changes))  # type: ignore[arg-type]
 
@@ -144,13 +144,13 @@ def test_page_shows_the_timeline() -> None:
         "salient 18.8%",
         "dense 25.0%",
         "of this stream, 30.0",
-        "rolled",
+        "caches rolling",
         "motion",
         "75.0%",
         "25.0%",
     ):
         assert text in page.text, text
-    for text in ("moved", "stale 0%", "edge 0%"):  # what never happened has no row
+    for text in ("stale 0%", "edge 0%"):  # what never happened is not named
         assert text not in page.text, text
     assert "Timeline" not in Page(render(run_with())).text
 
@@ -158,27 +158,40 @@ def test_page_shows_the_timeline() -> None:
 def test_chart_is_to_scale() -> None:
     drawn = chart_of(timeline(), "F1")
     blocks, agreement, ms = drawn.panels
-    hit, _, dense = blocks.areas
-    assert [area.name for area in blocks.areas] == ["hit", "salient", "dense"]
+    salient, dense, hit = blocks.areas
+    assert [area.name for area in blocks.areas] == ["salient", "dense", "hit"]
+    assert (blocks.title, blocks.y_ticks[-1]) == ("Blocks by what became of them, up to 60%", (blocks.top, "60%"))
     side = (WIDTH - LEFT - RIGHT) / 4
-    middle = (blocks.top + blocks.bottom) / 2
-    corners = [tuple(map(float, corner.split(","))) for corner in hit.points.split()]
+    height = blocks.top + (blocks.bottom - blocks.top) * (1 - 0.5 / 0.6)
+    corners = [tuple(map(float, corner.split(","))) for corner in salient.points.split()]
     assert corners[:4] == [
         (LEFT, blocks.bottom),
         (LEFT + side, blocks.bottom),
-        (LEFT + side, middle),
-        (LEFT + 2 * side, middle),
+        (LEFT + side, pytest.approx(height, abs=0.06)),
+        (LEFT + 2 * side, pytest.approx(height, abs=0.06)),
     ]
-    assert dense.points.split()[:2] == [f"{LEFT}.0,{blocks.top}", f"{WIDTH - RIGHT}.0,{blocks.top}"]  # all in all 100 %
+    assert dense.points.split()[:3] == [
+        f"{LEFT}.0,{blocks.top}",
+        f"{LEFT + side},{blocks.top}",
+        f"{LEFT + side},{corners[3][1]}",
+    ]
+    assert hit.points.split()[:2] == [f"{LEFT}.0,{blocks.top}", f"{WIDTH - RIGHT}.0,{blocks.top}"]
     assert [len(piece.split()) for piece in agreement.lines] == [2, 2]  # a gap; then a point alone, drawn as a dot
     assert ms.level == ms.top
     (line,) = ms.lines
     assert line.split()[0] == f"{LEFT + side / 2},{ms.top}"
-    (dense_rug, rolled) = drawn.rugs
+    (dense_rug, roll) = drawn.rugs
     assert (dense_rug.name, dense_rug.marks) == ("dense", [LEFT + side / 2])
-    assert rolled.marks == [LEFT + 2.5 * side, LEFT + 3.5 * side]
-    assert blocks.bottom < dense_rug.y < rolled.y < agreement.top
+    assert roll.marks == [LEFT + 2.5 * side, LEFT + 3.5 * side]
+    assert blocks.bottom < dense_rug.y < roll.y < agreement.top
     assert all(top.bottom < below.top for top, below in zip(drawn.panels, drawn.panels[1:], strict=False))
+
+
+@pytest.mark.parametrize(("miss", "high"), [(0.03, 0.04), (0.13, 0.2), (0.8, 0.8), (0.81, 1.0), (1.0, 1.0)])
+def test_the_axis_ends_above_what_is_missed(miss: float, high: float) -> None:
+    causes = {"hit": [0.0, 1 - miss], "edge": [0.0, miss], "dense": [1.0, 0.0]}
+    drawn = chart_of(timeline(causes=causes, ms=[], agreement=[], marks={"dense": [0]}), "F1")
+    assert drawn.panels[0].y_ticks[-1][1] == f"{high:.0%}"
 
 
 def test_chart_of_no_comparison_and_no_times() -> None:
@@ -188,7 +201,7 @@ def test_chart_of_no_comparison_and_no_times() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 120, 5000])
 def test_chart_of_any_length_is_inside(count: int) -> None:
-    drawn = chart("t", {"hit": [1.0] * count}, {"hit": "hit"}, [Series("ms", [3.0] * count, 0, 5, "{:g}")], {})
+    drawn = chart(Stack("t", {"hit": [1.0] * count}, {"hit": "hit"}), [Series("ms", [3.0] * count, 0, 5, "{:g}")], {})
     assert len(drawn.x_ticks) <= 13
     xs = [float(point.split(",")[0]) for point in drawn.panels[0].areas[0].points.split()]
     assert (min(xs), max(xs)) == (LEFT, WIDTH - RIGHT)

@@ -30,6 +30,7 @@ EXTRAS = {
     "ultralytics": "ultralytics",
     "jinja2": "report",
     "matplotlib": "bench",
+    "nncf": "int8",
     "onnxruntime": "bench",
     "openvino": "bench",
 }
@@ -129,16 +130,13 @@ def run(
     report: Annotated[Path | None, typer.Option(help="HTML page about the run.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     start: Annotated[int, typer.Option(min=0, help="Skip so many frames first.")] = 0,
-    exact: Annotated[bool, typer.Option("--exact", help="Equal to dense inference (this is the default).")] = False,
-    threshold: Annotated[
-        float | None, typer.Option(min=0.0, help="Approximate: grey levels that a pixel may differ by, unseen.")
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POLICY", help="exact (the default), video, or knobs, video,residual=3. May be repeated."),
     ] = None,
-    radius: Annotated[int | None, typer.Option(min=0, help="Approximate: pixels that a change may spread.")] = None,
-    gate: Annotated[float | None, typer.Option(min=0.0, help="Approximate: change of a map that stops.")] = None,
-    residual: Annotated[
-        float | None, typer.Option(min=0.0, help="Approximate: grey levels that a block may differ by on average.")
+    task: Annotated[
+        str | None, typer.Option(help="What the outputs mean: detect, segment, ...; guessed from their shapes.")
     ] = None,
-    exposure: Annotated[bool, typer.Option(help="With --residual: see frames in the reference's light.")] = False,
     compare: Annotated[bool, typer.Option(help="Also run dense inference, and tell how well they agree.")] = True,
     example: ExampleOption = None,
     without: WithoutOption = None,
@@ -147,36 +145,39 @@ def run(
 ) -> None:
     """Play CLIP through MODEL; tell how much was recomputed and how far the outputs are from dense inference.
 
-    --exact together with --threshold, --residual, --radius or --gate plays both, side by side.
+    Several policies are played side by side.
     """
-    from fluxcompile import play
+    from fluxcompile.pages import run_of
     from fluxcompile.runtime.report import write
     from fluxcompile.runtime.video import Writer, probe
+    from fluxcompile.tasks import task_of
 
     about = probe(clip)
     net = _net(model, example, without, pixels)
     height, width = _frame_size(net, model)
-    settings = _settings(exact, threshold, radius, gate, residual, exposure)
+    settings = _settings(policy or ["exact"])
+    margin = net.margin if any(setting.policy.anchor for setting in settings) else (0, 0)
+    meaning = task_of([], task) if task else None
     total = about.num_frames and min(about.num_frames - start, frames or about.num_frames)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(output, about.fps) if output else None
     try:
-        fitted = _fitted(clip, (height, width), start, frames)
-        playback = _play(net, fitted, settings, total or frames, compare=compare, writer=writer)
+        fitted = _fitted(clip, (height, width), margin, start, frames)
+        asked = {"compare": compare, "task": meaning, "time_layers": report is not None}
+        playback = _play(net, fitted, settings, total or frames, writer=writer, **asked)
     finally:
         if writer is not None:
             writer.close()
     if not playback.num_frames and not playback.interrupted:
         raise OptionError(f"{clip}: no frame to play; it has {about.num_frames}, --start is {start}")
-    made = play.run_of(
+    made = run_of(
         net,
         playback,
         title=f"{Path(model).name} on {Path(clip).name}",
         model=model,
         clip=Path(clip).name,
         size=(height, width),
-        compare=compare,
         video=output,
     )
     if report is not None and playback.num_frames:
@@ -270,6 +271,9 @@ def bench(
         typer.Option(metavar="POLICY", help="Of --clips: exact, video, or knobs, video,residual=3. May be repeated."),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Of --clips: OpenVINO in int8 too, calibrated on the other clips.")
+    ] = False,
     task: TaskOption = None,
     pixels: PixelsOption = "auto",
     example: ExampleOption = None,
@@ -287,12 +291,12 @@ def bench(
     if clips is not None:
         policies = [options.parse_policy(text) for text in policy or ["video"]]
         counts = [int(count) for count in _numbers("--threads", threads)]
-        knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": task}
+        knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": task, "int8": int8}
         knobs |= {"peers": _words(peers)} if peers is not None else {}
         _bench_clips(models, clips, policies, counts, knobs, (pixels, example, without), output, as_json)
         return
-    if (policy, frames, task) != (None,) * 3:
-        raise OptionError("--policy, --frames and --task need clips: fluxcompile bench MODEL --clips DIR")
+    if (policy, frames, task) != (None,) * 3 or int8:
+        raise OptionError("--policy, --frames, --task and --int8 need clips: fluxcompile bench MODEL --clips DIR")
     from fluxcompile import bench as _bench
     from fluxcompile import figures
 
@@ -734,36 +738,24 @@ def _frame_size(net: Any, model: str) -> tuple[int, int]:
             raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
 
 
-def _settings(
-    exact: bool,
-    threshold: float | None,
-    radius: int | None,
-    gate: float | None,
-    residual: float | None,
-    exposure: bool,
-) -> "list[Setting]":
+def _settings(policies: list[str]) -> "list[Setting]":
+    """A setting for each policy, named by the word it begins from."""
     from fluxcompile.play import Setting
 
-    approximate = any(knob is not None for knob in (threshold, radius, gate, residual))
-    settings = [Setting("exact", options.Policy(exact=True))] if exact or not approximate else []
-    if approximate:
-        policy = options.Policy(
-            exact=False,
-            threshold=threshold or 0.0,
-            radius=radius,
-            gate=gate or 0.0,
-            residual=residual or 0.0,
-            exposure=exposure,
-        )
-        settings.append(Setting("approximate", policy))
-    return settings
+    found = []
+    for text in policies:
+        policy, first = options.parse_policy(text), text.split(",")[0].strip()
+        found.append(Setting(first if "=" not in first else "approximate", policy))
+    return found
 
 
-def _fitted(clip: str, size: tuple[int, int], start: int, count: int | None) -> "Iterator[tuple[Image, Placement]]":
+def _fitted(
+    clip: str, size: tuple[int, int], margin: tuple[int, int], start: int, count: int | None
+) -> "Iterator[tuple[Image, Placement]]":
     from fluxcompile.runtime.video import fit, frames
 
     for image in frames(clip, start=start, count=count):
-        yield fit(image, *size)
+        yield fit(image, *size, margin=margin)
 
 
 def _play(net: Any, fitted: Any, settings: "list[Setting]", total: int | None, **options: Any) -> "Playback":

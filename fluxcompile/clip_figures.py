@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from fluxcompile.figures import COLOURS, INK, joined, milliseconds, percent, pyplot, save, threads
-from fluxcompile.options import POLICIES, VIDEO, Policy
+from fluxcompile.options import Policy
 
 Json = Mapping[str, Any]
 BOXES = {"f1_50": "F1", "f1_75": "0.75", "map": "mAP", "map_50": "AP 0.5", "map_75": "AP 0.75"}
@@ -63,6 +63,11 @@ def clips_markdown(results: Sequence[Json]) -> str:
         lines += ["|---" + "|---:" * (len(rows[0]) - 1) + "|"]
         lines += [f"| {' | '.join(row.values())} |" for row in rows]
         parts.append("\n".join([*lines, "", f"{under(result)}.", ""]))
+    eight = int8_rows(results[0]) if results else []
+    if eight:
+        lines = ["**OpenVINO int8, calibrated on the other clips**", "", f"| {' | '.join(eight[0])} |"]
+        lines += ["|---" + "|---:" * (len(eight[0]) - 1) + "|", *(f"| {' | '.join(r.values())} |" for r in eight)]
+        parts.append("\n".join([*lines, ""]))
     return "\n".join(parts)
 
 
@@ -72,23 +77,7 @@ def title(result: Json) -> str:
 
 def knobs(policy: Json) -> str:
     """A policy in words."""
-    if policy["exact"]:
-        return "exact"
-    for name, known in POLICIES.items():
-        if dict(policy) == known.to_json():
-            return name
-    start = VIDEO if policy["anchor"] or policy["background"] else Policy(exact=False)
-    words = ["video"] if start is VIDEO else []
-    for knob, value in policy.items():
-        if value != getattr(start, knob):
-            words.append(f"{knob} {_knob(value)}")
-    return ", ".join(words)
-
-
-def _knob(value: float | bool | None) -> str:
-    if value is None:
-        return "none"
-    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
+    return Policy(**policy).words
 
 
 def under(result: Json) -> str:
@@ -109,6 +98,19 @@ def write_clips(results: Sequence[Json], folder: Path) -> list[Path]:
     drawn = [result for result in results if result["clips"]]
     drawn = [result for result in drawn if result["task"] == drawn[0]["task"]]  # one axis, one figure
     return [*files, *(save(_figure(drawn), folder / "clips") if drawn else [])]
+
+
+def int8_rows(result: Json) -> list[dict[str, str]]:
+    """A row for each clip of the same model in eight bits."""
+    return [
+        {
+            "clip": row["clip"],
+            "ms": milliseconds(row["ms"]),
+            "of best": percent(row["of_best_dense"]),
+            **{heading: _digits(row[name]) for name, heading in FIGURES[result["task"]].items()},
+        }
+        for row in result.get("int8", ())
+    ]
 
 
 def _rows(result: Json) -> list[Json]:

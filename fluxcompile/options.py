@@ -103,6 +103,22 @@ class Policy:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @property
+    def words(self) -> str:
+        """The policy as a reader of a table wants it: its name, and what differs from that."""
+        if self.exact:
+            return "exact"
+        start = VIDEO if self.anchor or self.background else Policy(exact=False)
+        begun = start.to_json()
+        told = [f"{knob} {_word(value)}" for knob, value in self.to_json().items() if value != begun[knob]]
+        return ", ".join([*(["video"] if start is VIDEO else []), *told]) or "equal pixels"
+
+
+def _word(value: float | bool | None) -> str:
+    if value is None:
+        return "none"
+    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
+
 
 VIDEO = Policy(
     exact=False, residual=2.5, radius=10, background=14.0, edge=8.0, support=4, dense=0.4, exposure=True, anchor=True

@@ -26,6 +26,14 @@ def best_s(call: Callable[[], object], seconds: float = 0.02, most: int = 20) ->
     return best
 
 
+def second_ms(call: Callable[[], object]) -> float:
+    """Milliseconds of the second of two calls: the first brings its weights and maps back into the caches."""
+    call()
+    began = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - began)
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without the garbage collector, which has just been."""

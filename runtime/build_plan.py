@@ -45,7 +45,7 @@ class Builder:
         self.input_sizes: list[tuple[int, int]] = []
         self.results = Results()
         self._regions: list[tuple[int, Region]] = []
-        self._costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
+        self.costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
         self._program = program
         self._indices: list[tuple[int, int]] = []  # of each step of the program, those of the plan it became
         for step in data.steps:
@@ -80,7 +80,7 @@ class Builder:
     def shares(self) -> dict[int, float]:
         """The share of each layer's rows that the last frame computed."""
         done = self.plan.done()
-        shares = {layer: sum(done[s] for s in steps) / rows for layer, steps, rows in self._costs}
+        shares = {layer: sum(done[s] for s in steps) / rows for layer, steps, rows in self.costs}
         for _, region in self._regions:
             shares |= dict.fromkeys(region.layers, float(region.ran))
         return shares
@@ -117,7 +117,7 @@ class Builder:
 
     def _added(self, step: Step, out: Array, *indices: int) -> None:
         if step.layer >= 0:
-            self._costs.append((step.layer, list(indices), out.shape[0] * out.shape[1]))
+            self.costs.append((step.layer, list(indices), out.shape[0] * out.shape[1]))
 
     # --- masks ---
 

@@ -1,23 +1,31 @@
 """One run as one HTML page: no script, no font, no address, so that it opens anywhere, offline, years later.
 
-The page is made from plain data (`Run` and its parts); numbers are formatted here, laid out in report.html.
+The page is made from plain data (`Run` and its parts); numbers are formatted here, laid out in report.html, and drawn
+with the coordinates of plots.py.
 """
 
 import base64
 import datetime
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from fluxcompile.errors import FluxError
+from fluxcompile.runtime import plots
+from fluxcompile.runtime.overlay import TINTS
 
 EMBEDDED_VIDEO_BYTES = 8 << 20
 """A larger video is left out of the page and only named."""
 
-PLOT_WIDTH, PLOT_HEIGHT = 880, 260
-PLOT_LEFT, PLOT_RIGHT, PLOT_TOP, PLOT_BOTTOM = 52, 12, 12, 36
+SLOWEST = 12
+"""Layers whose time has a row of its own."""
+
+
+AXES = (0.04, 0.08, 0.2, 0.4, 0.6, 0.8)
+"""Where the axis of blocks may end; hits fill what is above, and dense frames are cut."""
 
 
 class ReportError(FluxError):
@@ -57,6 +65,22 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """What one setting did, frame by frame.
+
+    causes: for each cause the share of blocks that it had; together they are 1.
+    agreement: as the Run's, None where a frame had nothing to compare; empty where nothing was compared.
+    dense_ms: a dense frame of the same stream, the fastest; None where it had none.
+    marks: the frames in which something happened, by what it was.
+    """
+
+    causes: dict[str, list[float]]
+    ms: list[float] = []
+    dense_ms: float | None = None
+    agreement: list[float | None] = []
+    marks: dict[str, list[int]] = {}
+
+
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """An annotated frame, encoded."""
 
@@ -66,7 +90,10 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a page shows."""
+    """All that a page shows; the timeline and the layers are those of one setting, `layers_setting`.
+
+    layer_ms: time spent in each layer, or in what is none, over all frames.
+    """
 
     title: str
     model: str
@@ -75,6 +102,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     settings: list[Setting]
     layers: list[Layer] = []
     layers_setting: str = ""
+    layer_ms: dict[str, float] = {}
+    timeline: Timeline | None = None
     pictures: list[Picture] = []
     video: bytes = b""
     video_name: str = ""
@@ -114,7 +143,16 @@ def render(run: Run, made: datetime.datetime | None = None) -> str:
     return environment.get_template("report.html").render(
         run=run,
         frames=max(len(setting.work_share) for setting in run.settings),
-        plot=plot(run.settings),
+        plot=plots.curves(
+            {setting.name: setting.work_share for setting in run.settings},
+            {setting.name: f"{setting.name}: mean {percent(setting.mean_share)}" for setting in run.settings},
+        ),
+        chart=chart_of(run.timeline, run.agreement_name) if run.timeline else None,
+        tints={cause: "#{:02x}{:02x}{:02x}".format(*tint.colour) for cause, tint in TINTS.items()},
+        hatched=[cause for cause, tint in TINTS.items() if tint.hatched],
+        times=times(run.layer_ms),
+        slowest=SLOWEST,
+        time_shares=time_shares(run.layer_ms),
         layers_have_share=any(layer.share is not None for layer in run.layers),
         biggest_macs=max((layer.macs for layer in run.layers), default=1) or 1,
         video=data_url(run.video, "video/mp4") if 0 < len(run.video) <= EMBEDDED_VIDEO_BYTES else "",
@@ -151,58 +189,47 @@ def data_url(content: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
-class Line(msgspec.Struct, frozen=True):
-    """A setting's curve, ready to be drawn."""
+def chart_of(timeline: Timeline, agreement_name: str) -> plots.Chart:
+    """The timeline: blocks by cause, what happened, agreement, time."""
+    labels = {
+        cause: f"{cause} {percent(sum(shares) / len(shares))}" for cause, shares in timeline.causes.items() if shares
+    }
+    hits = timeline.causes.get("hit", [])
+    dense = set(timeline.marks.get("dense", []))
+    most = max((1 - hit for frame, hit in enumerate(hits) if frame not in dense), default=1.0)
+    high = next((high for high in AXES if most <= high), 1.0)
+    cut = f", up to {high:.0%}" if high < 1 else ""
+    parts = {cause: shares for cause, shares in timeline.causes.items() if cause != "hit"} | {"hit": hits}
+    stack = plots.Stack(f"Blocks by what became of them{cut}", parts, labels, high)
+    known = [value for value in timeline.agreement if value is not None]
+    series = []
+    if known:
+        least = min(0.9, math.floor(10 * max(0.0, min(known))) / 10)
+        title = f"Agreement with dense inference ({agreement_name})"
+        series.append(plots.Series(title, timeline.agreement, least, 1.0, "{:.2f}"))
+    if timeline.ms:
+        most = _round_up(max([*timeline.ms, timeline.dense_ms or 0.0]))
+        beside = f"; dashed: a dense frame of this stream, {timeline.dense_ms:.1f}" if timeline.dense_ms else ""
+        series.append(plots.Series(f"Milliseconds{beside}", timeline.ms, 0.0, most, "{:g}", timeline.dense_ms))
+    return plots.chart(stack, series, timeline.marks)
 
-    name: str
-    color: int
-    points: str
-    label: str
+
+def times(layer_ms: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The share of time of each of the slowest layers, then that of all others together."""
+    found = sorted(time_shares(layer_ms).items(), key=lambda pair: -pair[1])
+    rest = found[SLOWEST:]
+    return found[:SLOWEST] + ([(f"{len(rest)} others", sum(share for _, share in rest))] if rest else [])
 
 
-class Plot(msgspec.Struct, frozen=True):
-    """The timeline: pixel coordinates only."""
-
-    width: int
-    height: int
-    left: int
-    right: int
-    bottom: int
-    lines: list[Line]
-    y_ticks: list[tuple[float, str]]
-    x_ticks: list[tuple[float, str]]
+def time_shares(layer_ms: Mapping[str, float]) -> dict[str, float]:
+    """The share of time of each layer."""
+    whole = sum(layer_ms.values())
+    return {name: ms / whole for name, ms in layer_ms.items()} if whole else {}
 
 
-def plot(settings: Sequence[Setting]) -> Plot:
-    """Return the work share of each frame as curves from 0 to 100 %; a share may exceed it, and the axis then grows."""
-    count = max(2, *(len(setting.work_share) for setting in settings), 2)
-    top = max(1.0, *(share for setting in settings for share in setting.work_share), 1.0)
-    inner_width, inner_height = PLOT_WIDTH - PLOT_LEFT - PLOT_RIGHT, PLOT_HEIGHT - PLOT_TOP - PLOT_BOTTOM
-
-    def x_of(frame: float) -> float:
-        return round(PLOT_LEFT + inner_width * frame / (count - 1), 1)
-
-    def y_of(share: float) -> float:
-        return round(PLOT_TOP + inner_height * (1 - share / top), 1)
-
-    lines = [
-        Line(
-            setting.name,
-            index % 5,
-            " ".join(f"{x_of(frame)},{y_of(share)}" for frame, share in enumerate(setting.work_share)),
-            f"{setting.name}: mean {percent(setting.mean_share)}",
-        )
-        for index, setting in enumerate(settings)
-        if setting.work_share
-    ]
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if count / step <= 12)
-    return Plot(
-        PLOT_WIDTH,
-        PLOT_HEIGHT,
-        PLOT_LEFT,
-        PLOT_WIDTH - PLOT_RIGHT,
-        PLOT_HEIGHT - PLOT_BOTTOM,
-        lines,
-        [(y_of(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1.0)],
-        [(x_of(frame), str(frame)) for frame in range(0, count, step)],
-    )
+def _round_up(value: float) -> float:
+    """The next number of one or two digits that an axis may end with."""
+    if value <= 0:
+        return 1.0
+    step = 10.0 ** math.floor(math.log10(value))
+    return next(float(k * step) for k in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if k * step >= value)

@@ -91,12 +91,18 @@ def resize(image: Image, height: int, width: int) -> Image:
     return np.asarray(resized, np.uint8)
 
 
-def fit(frame: Image, height: int, width: int, fill: int = LETTERBOX_GREY) -> tuple[Image, Placement]:
-    """Return the frame letterboxed to height x width, its proportions kept, and where it lies there."""
+def fit(
+    frame: Image, height: int, width: int, fill: int = LETTERBOX_GREY, margin: tuple[int, int] = (0, 0)
+) -> tuple[Image, Placement]:
+    """Return the frame letterboxed to height x width, its proportions kept, and where it lies there.
+
+    margin: pixels that it leaves free down and across, for an anchor to move it.
+    """
     source_height, source_width = frame.shape[:2]
-    scale = min(height / source_height, width / source_width)
-    inner_height = min(height, max(1, round(source_height * scale)))
-    inner_width = min(width, max(1, round(source_width * scale)))
+    inside = height - margin[0], width - margin[1]
+    scale = min(inside[0] / source_height, inside[1] / source_width)
+    inner_height = min(inside[0], max(1, round(source_height * scale)))
+    inner_width = min(inside[1], max(1, round(source_width * scale)))
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     placement = Placement(top, left, inner_height, inner_width, source_height, source_width)
     resized = resize(frame, inner_height, inner_width)
@@ -105,12 +111,6 @@ def fit(frame: Image, height: int, width: int, fill: int = LETTERBOX_GREY) -> tu
     image = np.full((height, width, 3), fill, np.uint8)
     placement.crop(image)[...] = resized
     return image, placement
-
-
-def shrink(frame: Image, height: int, width: int) -> Image:
-    """Return the frame as large as fits into height x width, its proportions kept."""
-    scale = min(height / frame.shape[0], width / frame.shape[1])
-    return resize(frame, *(max(1, round(n * scale)) for n in frame.shape[:2]))
 
 
 def probe(source: Source) -> Clip:

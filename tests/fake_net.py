@@ -24,6 +24,8 @@ class FakeStats:
     dense = True
     miss = np.ones((0, 0), bool)
     layers: dict[str, float] = {}  # noqa: RUF012
+    causes = vectors = None
+    offset = shift = roll = (0, 0)
 
 
 class FakeStream:
@@ -32,6 +34,10 @@ class FakeStream:
         self.stats = FakeStats()
         self.seen: np.ndarray | None = None
         self.cache: np.ndarray | None = None
+
+    def reset(self) -> None:
+        self.seen = self.cache = None
+        self.stats.frame = -1
 
     def __call__(self, frame: np.ndarray) -> dict[str, np.ndarray]:
         fresh = self.net.dense(frame)["mean"]
@@ -67,7 +73,9 @@ class FakeNet:
         height, width, _ = frame.shape
         return {"mean": frame.reshape(height // SIDE, SIDE, width // SIDE, SIDE, 3).mean(axis=(1, 3, 4))}
 
-    def stream(self, policy: Policy) -> FakeStream:
+    margin = (32, 32)
+
+    def stream(self, policy: Policy, *, task: Any = None) -> FakeStream:
         return FakeStream(self, policy)
 
     def explain(self) -> FakeExplanation:

@@ -59,7 +59,19 @@ def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.Com
 def test_run_compares_and_writes(clip: Path, asked: list[Any], tmp_path: Path) -> None:
     video, page = tmp_path / "out.mp4", tmp_path / "deep" / "report.html"
     result = call(
-        "run", clip, "--model", "net.onnx", "-o", video, "--report", page, "--exact", "--threshold", 30, "--json"
+        "run",
+        clip,
+        "--model",
+        "net.onnx",
+        "-o",
+        video,
+        "--report",
+        page,
+        "--policy",
+        "exact",
+        "--policy",
+        "threshold=30",
+        "--json",
     )
     found = json.loads(result.stdout)
     assert [row["setting"] for row in found["settings"]] == ["dense", "exact", "approximate"]
@@ -79,8 +91,8 @@ def test_run_is_exact_unless_told(clip: Path, asked: list[Any]) -> None:
         return [row["setting"] for row in found["settings"]]
 
     assert settings() == ["dense", "exact"]
-    assert settings("--gate", 0.1) == ["dense", "approximate"]
-    assert settings("--no-compare", "--radius", 8) == ["approximate"]
+    assert settings("--policy", "gate=0.1") == ["dense", "approximate"]
+    assert settings("--no-compare", "--policy", "radius=8") == ["approximate"]
 
 
 def test_run_frames_and_start(clip: Path, asked: list[Any]) -> None:
@@ -117,7 +129,7 @@ def test_run_interrupted_leaves_results(
 
     def dense(self: FakeNet, frame: np.ndarray) -> Any:
         calls.append(frame)
-        if len(calls) > 6:
+        if len(calls) > 7:  # two a frame, and one that warms the stream
             raise KeyboardInterrupt
         return inner(self, frame)
 

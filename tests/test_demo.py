@@ -12,6 +12,7 @@ from fluxcompile import demo
 from fluxcompile.demo import DemoError, Member, faces, fetch
 
 CONTENT = b"weights"
+FRAME = (48, 64)
 MEMBER = Member("package==1", "inside/weights.bin", hashlib.sha256(CONTENT).hexdigest())
 
 
@@ -29,21 +30,21 @@ def maps(*cells: tuple[int, int, float], height: int = 12, width: int = 16) -> l
 
 def test_a_face_where_its_cell_says() -> None:
     # middle: y = 4 * (5 + .25 + .5) = 23, x = 4 * (8 - .25 + .5) = 33
-    np.testing.assert_allclose(faces(maps((5, 8, 0.9))), [[21, 15, 45, 31, 0.9]], rtol=1e-5)
+    np.testing.assert_allclose(faces(maps((5, 8, 0.9)), FRAME), [[21, 15, 45, 31, 0.9, 0]], rtol=1e-5)
 
 
 def test_faces_are_clipped_to_the_frame() -> None:
-    (box,) = faces(maps((0, 0, 0.9)))
+    (box,) = faces(maps((0, 0, 0.9)), FRAME)
     np.testing.assert_allclose(box[:4], [0, 0, 13, 11], rtol=1e-5)
 
 
 def test_overlapping_faces_keep_the_best() -> None:
-    found = faces(maps((5, 8, 0.7), (5, 9, 0.9), (5, 2, 0.6)))
+    found = faces(maps((5, 8, 0.7), (5, 9, 0.9), (5, 2, 0.6)), FRAME)
     np.testing.assert_allclose(found[:, 4], [0.9, 0.6], rtol=1e-5)
 
 
 def test_no_faces() -> None:
-    assert faces(maps((5, 8, 0.2))).shape == (0, 5)
+    assert faces(maps((5, 8, 0.2)), FRAME).shape == (0, 6)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def files(module: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("files")
     example = (torch.zeros(SHAPE),)
     torch.export.save(torch.export.export(module, example, strict=False), folder / "tiny.pt2")
-    torch.onnx.export(peers._flat(module), example, folder / "tiny.onnx", dynamo=False)
+    torch.onnx.export(peers.model.flat(module), example, folder / "tiny.onnx", dynamo=False)
     return {"pt2": folder / "tiny.pt2", "onnx": folder / "tiny.onnx"}
 
 

@@ -7,23 +7,14 @@ import numpy as np
 import pytest
 
 from fluxcompile.options import Policy
-from fluxcompile.play import (
-    PICTURES,
-    Playback,
-    Setting,
-    Strip,
-    iou,
-    layers_of,
-    leaves,
-    likeness,
-    match_boxes,
-    panel,
-    play,
-    run_of,
-    settings_of,
-    whole_tiles,
-)
+from fluxcompile.pages import layers_of, run_of, settings_of, timeline_of
+from fluxcompile.panels import PICTURES, Strip, panel
+from fluxcompile.play import Playback, Setting, boxes_in, largest_error, leaves, play
+from fluxcompile.runtime.overlay import CAUSES, Seen
+from fluxcompile.runtime.salience import everywhere
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit
+from fluxcompile.tasks import TASKS, Task
+from fluxcompile.tasks.boxes import box_figures, compare_boxes, shift_boxes
 from tests.fake_net import LAYERS, FakeNet
 
 EXACT = Setting("exact", Policy(exact=True))
@@ -45,29 +36,39 @@ def test_exact_and_approximate_beside_dense() -> None:
     assert exact.work_share == pytest.approx([1.0] + [1 / 24] * 4)
     assert approximate.work_share == pytest.approx([1.0, 0, 0, 1 / 24, 0])  # 4 and 8 pass, 12 is too much
     assert (exact.max_error, approximate.max_error) == (0.0, 8.0)
-    assert exact.agreement(None) == 1.0
-    assert 0.9 < (approximate.agreement(None) or 0) < 1.0
-    assert (exact.dense_frames, playback.num_frames) == (1, 5)
+    assert exact.agreement(playback.task) == 1.0
+    assert 0.9 < (approximate.agreement(playback.task) or 0) < 1.0
+    assert (exact.marks["dense"], playback.num_frames) == ([0], 5)
 
 
 def test_boxes_agreement() -> None:
-    def decode(outputs: object) -> np.ndarray:
+    def decode(outputs: object, size: tuple[int, int]) -> np.ndarray:
         (mean,) = outputs  # type: ignore[misc]
         level = mean[1, 1] - 50  # the box grows with the bright block
-        return np.array([[0, 0, 10 + level, 10, 0.9]], np.float32)
+        return np.array([[0, 0, 10 + level, 10, 0.9, 0]], np.float32)
 
-    playback = play(FakeNet(), clip(change=5), [Setting("stale", Policy(exact=False, threshold=99.0))], decode=decode)
+    task = Task("grows", "f1_75", decode, compare_boxes, box_figures, everywhere, shift_boxes)
+    playback = play(FakeNet(), clip(change=5), [Setting("stale", Policy(exact=False, threshold=99.0))], task=task)
     (stale,) = playback.tracks[1:]
     # the stale box is 10 wide, dense 10, 15, 20, 25, 30: IoU 1 matches, .67 and less do not
-    np.testing.assert_array_equal(stale.boxes, [1, 4, 4])
-    assert stale.agreement(decode) == pytest.approx(0.2)
-    assert playback.tracks[0].agreement(decode) == 1.0
+    assert stale.agreement(task) == pytest.approx(0.2)
+    assert stale.agreements == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert playback.tracks[0].agreement(task) == 1.0
+    run = run_of(FakeNet(), playback, title="t", model="m", clip="c", size=(64, 96))
+    assert (run.agreement_name, run.settings[1].agreement) == ("F1 of boxes at IoU 0.75", pytest.approx(0.2))
+
+
+def test_the_task_is_guessed_from_the_outputs() -> None:
+    playback = play(FakeNet(), clip(), [APPROXIMATE])
+    assert playback.task is TASKS["regress"]
+    assert run_of(FakeNet(), playback, title="t", model="m", clip="c", size=(64, 96)).agreement_name == "likeness"
 
 
 def test_without_comparison() -> None:
     playback = play(FakeNet(), clip(), [EXACT], compare=False)
     assert [track.name for track in playback.tracks] == ["exact"]
-    assert settings_of(playback, None, compare=False)[0].agreement is None
+    (row,) = settings_of(playback)
+    assert (row.agreement, row.max_error) == (None, None)
 
 
 def test_interrupt_keeps_what_was_done() -> None:
@@ -83,21 +84,23 @@ def test_interrupt_keeps_what_was_done() -> None:
 
 def test_interrupt_within_a_frame_leaves_tracks_of_one_length() -> None:
     class Stopping(FakeNet):
-        def stream(self, policy: Policy) -> object:  # type: ignore[override]
+        def stream(self, policy: Policy, *, task: Task | None = None) -> object:  # type: ignore[override]
             inner = super().stream(policy)
 
             class Stream:
                 stats = inner.stats
+                reset = inner.reset
 
                 def __call__(self, frame: Image) -> object:
-                    if inner.stats.frame == 1:
+                    if inner.stats.frame == 1:  # after the frame that warms it, which a reset forgets
                         raise KeyboardInterrupt
                     return inner(frame)
 
             return Stream()
 
     playback = play(Stopping(), clip(), [EXACT])
-    assert {len(track.work_share) for track in playback.tracks} == {2}
+    tracks = playback.tracks
+    assert {len(values) for t in tracks for values in (t.work_share, t.ms, t.agreements)} == {2}
 
 
 def test_clip_that_breaks_off_is_noted() -> None:
@@ -136,49 +139,36 @@ def test_leaves_of_a_tree() -> None:
 @pytest.mark.parametrize(
     ("ours", "dense", "expected"),
     [
-        ([1.0, 2.0], [1.0, 2.0], 1.0),
-        ([0.0], [0.0], 1.0),
-        ([1.0], [0.0], 0.0),
-        ([9.0], [1.0], 0.0),
-        ([float("nan")], [1.0], 0.0),
-        ([1.0], [float("nan")], 0.0),
-        ([float("inf"), 1.0], [float("inf"), 1.0], 1.0),
+        ([1.0, 2.0], [1.0, 4.5], 2.5),
+        ([float("nan")], [1.0], float("inf")),
+        ([1.0], [float("nan")], float("inf")),
+        ([float("inf"), 1.0], [float("inf"), 1.0], 0.0),
+        ([], [], 0.0),
     ],
 )
-def test_likeness(ours: list[float], dense: list[float], expected: float) -> None:
-    assert likeness([np.array(ours)], [np.array(dense)]) == expected
+def test_largest_error(ours: list[float], dense: list[float], expected: float) -> None:
+    assert largest_error(np.array(ours), np.array(dense)) == expected
 
 
-def test_likeness_is_that_of_the_worst_output() -> None:
-    fine, bad = np.array([1.0]), np.array([1.1])
-    assert likeness([fine, bad], [fine, fine]) == pytest.approx(0.9)
+def test_boxes_in_a_result() -> None:
+    boxes = np.array([[0, 0, 9, 9, 0.9, 0], [0, 0, 9, 9, 0.3, 0]], np.float32)
+    np.testing.assert_array_equal(boxes_in(boxes), boxes[:1])
+    for other in ([boxes], np.zeros((4, 5), np.float32), None):
+        assert boxes_in(other) is None
 
 
-def test_match_boxes_is_one_to_one() -> None:
-    box = [0, 0, 10, 10, 0.9]
-    twice = np.array([box, [0, 0, 10, 11, 0.8]], np.float32)
-    once = np.array([box], np.float32)
-    none = np.zeros((0, 5), np.float32)
-    np.testing.assert_array_equal(match_boxes(twice, once), [1, 1, 0])
-    np.testing.assert_array_equal(match_boxes(once, twice), [1, 0, 1])
-    np.testing.assert_array_equal(match_boxes(none, once), [0, 0, 1])
-    np.testing.assert_array_equal(match_boxes(none, none), [0, 0, 0])
-
-
-def test_iou() -> None:
-    def box(*xyxy: float) -> np.ndarray:
-        return np.array([*xyxy, 1.0], np.float32)
-
-    assert iou(box(0, 0, 10, 10), box(0, 0, 10, 10)) == 1.0
-    assert iou(box(0, 0, 10, 10), box(5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert iou(box(0, 0, 10, 10), box(10, 0, 20, 10)) == 0.0
-
-
-def test_panel_tints_the_tiles_with_a_change() -> None:
+def test_panel_tints_what_the_frame_shows() -> None:
     image, placement = fit(np.full((360, 640, 3), 100, np.uint8), 640, 640)  # 140 grey rows above
-    miss = np.zeros((640, 640), bool)
-    miss[170, 200] = True
-    drawn = panel(image, placement, miss, np.zeros((0, 5), np.float32), "exact", 0.5)
+    causes = np.zeros((80, 80), np.uint8)
+    causes[20:24, 24:28] = CAUSES.index("salient")
+    drawn = panel(
+        image,
+        placement,
+        Seen(causes, offset=(placement.top, placement.left)),
+        np.zeros((0, 5), np.float32),
+        "exact",
+        0.5,
+    )
     header = drawn.shape[0] - placement.height
     assert drawn.shape[1] == 640
     red = drawn[header:, :-1, 0] > 130  # the last column is the seam
@@ -187,15 +177,53 @@ def test_panel_tints_the_tiles_with_a_change() -> None:
     assert red.sum() == 32 * 32
 
 
-@pytest.mark.parametrize("shape", [(64, 96), (50, 70), (1, 1)])
-def test_whole_tiles_of_odd_sizes(shape: tuple[int, int]) -> None:
-    miss = np.zeros(shape, bool)
-    assert not whole_tiles(miss).any()
-    miss[-1, -1] = True
-    tiles = whole_tiles(miss)
-    assert tiles.shape == shape
-    assert tiles[-1, -1]
-    assert whole_tiles(np.ones(shape, bool)).all()
+class Telling(FakeNet):
+    """A net whose streams tell causes, an anchor and the time of their layers."""
+
+    def stream(self, policy: Policy, *, task: Task | None = None) -> object:  # type: ignore[override]
+        stream = super().stream(policy)
+        stats = stream.stats
+
+        class Stream:
+            timed = False
+            reset = stream.reset
+
+            def time_layers(self, on: bool) -> None:
+                self.timed = on
+
+            def layer_ms(self) -> dict[str, float]:
+                return {"stem": 3.0, "motion": 1.0} if self.timed else {}
+
+            def __call__(self, frame: Image) -> object:
+                outputs = stream(frame)
+                self.stats.causes = np.full((9, 13), CAUSES.index("dense" if stats.dense else "hit"), np.uint8)
+                self.stats.causes[0, 0] = CAUSES.index("stale")
+                self.stats.shift = (0, 8 * (stats.frame == 2))
+                self.stats.roll = (32 * (stats.frame == 3), 0)
+                return outputs
+
+        stats.offset, stats.vectors = (4, 8), None  # type: ignore[attr-defined]
+        told = Stream()
+        told.stats = stats  # type: ignore[attr-defined]
+        return told
+
+
+def test_timeline_of_a_stream_that_tells_causes() -> None:
+    playback = play(Telling(), clip(), [EXACT], time_layers=True)
+    found = timeline_of(playback.tracks[-1])
+    assert found.marks == {"dense": [0], "anchor": [2], "roll": [3]}
+    assert found.causes["stale"] == pytest.approx([1 / 117] * 5)
+    assert found.causes["hit"] == pytest.approx([0, *[116 / 117] * 4])
+    assert [sum(shares) for shares in zip(*found.causes.values(), strict=True)] == pytest.approx([1.0] * 5)
+    assert (len(found.ms), found.dense_ms, found.agreement) == (5, found.ms[0], [1.0] * 5)
+    assert playback.layer_ms == {"stem": 3.0, "motion": 1.0}
+    assert play(Telling(), clip(), [EXACT]).layer_ms == {}
+
+
+def test_timeline_of_a_stream_that_tells_only_what_changed() -> None:
+    found = timeline_of(play(FakeNet(), clip(), [EXACT]).tracks[-1])
+    assert found.causes["changed"] == pytest.approx([0, *[16 / 96] * 4])  # a tile of 32 in a frame of 64 x 96
+    assert found.causes["dense"] == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6, 7, 100, 1000])

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from fluxcompile.runtime.overlay import CAUSES
+from fluxcompile.runtime.plots import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, Stack, chart, curves
 from fluxcompile.runtime.report import (
     EMBEDDED_VIDEO_BYTES,
-    PLOT_HEIGHT,
-    PLOT_LEFT,
-    PLOT_RIGHT,
-    PLOT_TOP,
-    PLOT_WIDTH,
+    SLOWEST,
     Layer,
     Picture,
     ReportError,
     Run,
     Setting,
+    Timeline,
+    chart_of,
     macs,
     percent,
-    plot,
     render,
     small,
+    times,
     write,
 )
 
@@ -51,10 +51,22 @@ def run_with(**changes: object) -> Run:
     return Run(**(parts | changes))  # type: ignore[arg-type]
 
 
+def timeline(**changes: object) -> Timeline:
+    parts: dict[str, object] = {
+        "causes": {cause: [0.0] * 4 for cause in CAUSES}
+        | {"dense": [1.0, 0, 0, 0], "hit": [0, 0.5, 0.75, 1.0], "salient": [0, 0.5, 0.25, 0]},
+        "ms": [30.0, 12.0, 8.0, 2.0],
+        "dense_ms": 30.0,
+        "agreement": [1.0, 0.93, None, 0.97],
+        "marks": {"dense": [0], "anchor": [], "roll": [2, 3]},
+    }
+    return Timeline(**(parts | changes))  # type: ignore[arg-type]
+
+
 class Page(HTMLParser):
     """Collects what a browser would fetch, which tags are open at the end, and the text."""
 
-    VOID = frozenset({"meta", "img", "line", "br", "link"})
+    VOID = frozenset({"meta", "img", "line", "br", "link", "rect", "polyline"})
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -100,12 +112,12 @@ def test_page_shows_what_it_was_given() -> None:
 
 
 def test_page_asks_nothing_of_the_network() -> None:
-    page = render(run_with(video=b"\0" * 100, video_name="out.mp4"), MADE)
+    page = render(run_with(video=b"\0" * 100, video_name="out.mp4", timeline=timeline()), MADE)
     found = Page(page)
     assert found.addresses
     assert all(address.startswith("data:") for address in found.addresses)
     assert not found.tags & {"script", "link", "iframe", "object", "base"}
-    assert not re.search(r"@import|url\(|https?://", page)
+    assert not re.search(r"@import|url\((?!#)|https?://", page)
 
 
 def test_names_are_escaped() -> None:
@@ -119,6 +131,88 @@ def test_names_are_escaped() -> None:
     assert "script" not in found.tags
     assert found.open == []
     assert hostile in found.text
+
+
+def test_page_shows_the_timeline() -> None:
+    page = Page(
+        render(run_with(timeline=timeline(), layers_setting="exact", layer_ms={"stem.conv": 3.0, "motion": 1.0}))
+    )
+    assert page.open == []
+    for text in (
+        "Timeline of “exact”",
+        "hit 56.2%",
+        "salient 18.8%",
+        "dense 25.0%",
+        "of this stream, 30.0",
+        "caches rolling",
+        "motion",
+        "75.0%",
+        "25.0%",
+    ):
+        assert text in page.text, text
+    for text in ("stale 0%", "edge 0%"):  # what never happened is not named
+        assert text not in page.text, text
+    assert "Timeline" not in Page(render(run_with())).text
+
+
+def test_chart_is_to_scale() -> None:
+    drawn = chart_of(timeline(), "F1")
+    blocks, agreement, ms = drawn.panels
+    salient, dense, hit = blocks.areas
+    assert [area.name for area in blocks.areas] == ["salient", "dense", "hit"]
+    assert (blocks.title, blocks.y_ticks[-1]) == ("Blocks by what became of them, up to 60%", (blocks.top, "60%"))
+    side = (WIDTH - LEFT - RIGHT) / 4
+    height = blocks.top + (blocks.bottom - blocks.top) * (1 - 0.5 / 0.6)
+    corners = [tuple(map(float, corner.split(","))) for corner in salient.points.split()]
+    assert corners[:4] == [
+        (LEFT, blocks.bottom),
+        (LEFT + side, blocks.bottom),
+        (LEFT + side, pytest.approx(height, abs=0.06)),
+        (LEFT + 2 * side, pytest.approx(height, abs=0.06)),
+    ]
+    assert dense.points.split()[:3] == [
+        f"{LEFT}.0,{blocks.top}",
+        f"{LEFT + side},{blocks.top}",
+        f"{LEFT + side},{corners[3][1]}",
+    ]
+    assert hit.points.split()[:2] == [f"{LEFT}.0,{blocks.top}", f"{WIDTH - RIGHT}.0,{blocks.top}"]
+    assert [len(piece.split()) for piece in agreement.lines] == [2, 2]  # a gap; then a point alone, drawn as a dot
+    assert ms.level == ms.top
+    (line,) = ms.lines
+    assert line.split()[0] == f"{LEFT + side / 2},{ms.top}"
+    (dense_rug, roll) = drawn.rugs
+    assert (dense_rug.name, dense_rug.marks) == ("dense", [LEFT + side / 2])
+    assert roll.marks == [LEFT + 2.5 * side, LEFT + 3.5 * side]
+    assert blocks.bottom < dense_rug.y < roll.y < agreement.top
+    assert all(top.bottom < below.top for top, below in zip(drawn.panels, drawn.panels[1:], strict=False))
+
+
+@pytest.mark.parametrize(("miss", "high"), [(0.03, 0.04), (0.13, 0.2), (0.8, 0.8), (0.81, 1.0), (1.0, 1.0)])
+def test_the_axis_ends_above_what_is_missed(miss: float, high: float) -> None:
+    causes = {"hit": [0.0, 1 - miss], "edge": [0.0, miss], "dense": [1.0, 0.0]}
+    drawn = chart_of(timeline(causes=causes, ms=[], agreement=[], marks={"dense": [0]}), "F1")
+    assert drawn.panels[0].y_ticks[-1][1] == f"{high:.0%}"
+
+
+def test_chart_of_no_comparison_and_no_times() -> None:
+    assert len(chart_of(timeline(agreement=[], ms=[]), "F1").panels) == 1
+    assert len(chart_of(timeline(agreement=[None] * 4), "F1").panels) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 120, 5000])
+def test_chart_of_any_length_is_inside(count: int) -> None:
+    drawn = chart(Stack("t", {"hit": [1.0] * count}, {"hit": "hit"}), [Series("ms", [3.0] * count, 0, 5, "{:g}")], {})
+    assert len(drawn.x_ticks) <= 13
+    xs = [float(point.split(",")[0]) for point in drawn.panels[0].areas[0].points.split()]
+    assert (min(xs), max(xs)) == (LEFT, WIDTH - RIGHT)
+
+
+def test_times_are_shares_slowest_first() -> None:
+    assert times({"a": 1.0, "b": 3.0}) == [("b", 0.75), ("a", 0.25)]
+    many = times({f"layer{k}": 1.0 for k in range(SLOWEST + 8)})
+    assert len(many) == SLOWEST + 1
+    assert many[-1] == ("8 others", pytest.approx(8 / (SLOWEST + 8)))
+    assert times({}) == times({"a": 0.0}) == []
 
 
 def test_interrupted_run_says_so() -> None:
@@ -154,27 +248,27 @@ def test_write_makes_the_folder(tmp_path: Path) -> None:
         write(run_with(), tmp_path / "a")
 
 
-def test_plot_is_to_scale() -> None:
-    drawn = plot([Setting(name="a", work_share=[0.0, 0.5, 1.0]), Setting(name="b", work_share=[])])
+def test_curves_are_to_scale() -> None:
+    drawn = curves({"a": [0.0, 0.5, 1.0], "b": []}, {"a": "a"})
     (line,) = drawn.lines
     points = [tuple(map(float, point.split(","))) for point in line.points.split()]
-    assert points[0] == (PLOT_LEFT, drawn.bottom)
-    assert points[2] == (PLOT_WIDTH - PLOT_RIGHT, PLOT_TOP)
-    assert points[1] == pytest.approx(((points[0][0] + points[2][0]) / 2, (PLOT_TOP + drawn.bottom) / 2), abs=0.06)
+    assert points[0] == (LEFT, drawn.bottom)
+    assert points[2] == (WIDTH - RIGHT, TOP)
+    assert points[1] == pytest.approx(((points[0][0] + points[2][0]) / 2, (TOP + drawn.bottom) / 2), abs=0.06)
 
 
-def test_plot_grows_above_dense() -> None:
+def test_curves_grow_above_dense() -> None:
     """Halos can make a blocked frame dearer than a dense one: the curve stays inside the plot."""
-    drawn = plot([Setting(name="a", work_share=[0.2, 1.6])])
+    drawn = curves({"a": [0.2, 1.6]}, {"a": "a"})
     heights = [float(point.split(",")[1]) for point in drawn.lines[0].points.split()]
-    assert all(PLOT_TOP <= height <= PLOT_HEIGHT for height in heights)
+    assert all(TOP <= height <= HEIGHT for height in heights)
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 120, 5000])
-def test_plot_ticks_are_few_and_inside(count: int) -> None:
-    ticks = plot([Setting(name="a", work_share=[0.5] * count)]).x_ticks
+def test_curves_ticks_are_few_and_inside(count: int) -> None:
+    ticks = curves({"a": [0.5] * count}, {"a": "a"}).x_ticks
     assert 1 <= len(ticks) <= 13
-    assert all(PLOT_LEFT <= x <= PLOT_WIDTH for x, _ in ticks)
+    assert all(LEFT <= x <= WIDTH for x, _ in ticks)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,14 @@ class Calibration:
                 best.append(one)
         return best
 
+    def __str__(self) -> str:
+        lines = [
+            f"{one.work_share:6.1%} of the work, agreement {one.agreement}: {one.name}{' (chosen)' if one.kept else ''}"
+            for one in sorted(self.tried, key=lambda t: t.work_share)
+        ]
+        held = self.held_out and f"{self.held_out['work_share']:.1%} of the work, {self.held_out[self.figure]}"
+        return "\n".join([*lines, f"on the other half: {held or 'not played'}"])
+
     def to_json(self) -> dict[str, Any]:
         plain = asdict(self)
         plain["policy"] = self.policy.to_json() if self.policy else None

@@ -8,6 +8,7 @@ from fluxcompile.options import Policy
 from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
+    from fluxcompile.calibrate import Calibration
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
     from fluxcompile.tasks import Task
@@ -103,6 +104,18 @@ class Net:
             return CpuStream(self.program, policy, salience=_Salience(task), threads=threads)
         stream: Stream = _runtime().Stream(self.program, policy, _Salience(task))
         return stream
+
+    def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":
+        """Pick the policy of least work that agrees with dense inference on a clip, for streams from now on.
+
+        options: as of `fluxcompile.calibrate.calibrate`. `str()` of the result is the table of what was tried.
+        """
+        from fluxcompile.calibrate import calibrate
+
+        found = calibrate(self, clip, agreement, **options)
+        if found.policy is not None:
+            self.program.policy = found.policy.to_json()
+        return found
 
     def dense(self, *frames: Any) -> Any:
         """Plain dense inference: the outputs an exact stream must equal, tensors or arrays as the frame is."""

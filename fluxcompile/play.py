@@ -150,7 +150,7 @@ def play(
                 dense_track.work_share.append(1.0)
                 dense_track.compare(dense, dense, task.compare(expected, expected), task)
                 panels.append(panel(image, placement, None, boxes_in(expected), "dense", 1.0))
-            told: dict[str, None] = {}
+            told = dict.fromkeys(["moved"] if any(setting.policy.vectors for setting in settings) else [])
             for stream, track, given in zip(streams, tracks, shown, strict=True):
                 outputs, ms = _timed(stream, given)
                 task = playback.task = task or task_of(outputs)

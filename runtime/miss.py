@@ -66,7 +66,7 @@ class Classifier:
         self._residual: npt.NDArray[np.float32] | None = None
         self._age: npt.NDArray[np.int32] | None = None
         self._masks: tuple[Array, Array] | None = None
-        self._band: tuple[Pair | None, Grid] | None = None
+        self._band: tuple[tuple[Pair, Pair] | None, Grid] | None = None
 
     # --- one frame ---
 
@@ -118,8 +118,7 @@ class Classifier:
         """The frame was computed: its outputs are salient there, the reference changed where it missed (None: all)."""
         self._salience, self._changed = salience, miss
         if miss is None:
-            self._reference = self._age = None
-            self.causes = None
+            self._reference = self._age = self.alignment = self.causes = None
 
     # --- idle time ---
 
@@ -275,7 +274,7 @@ class Classifier:
 
     def _edges(self, inside: Grid) -> Grid:
         """The blocks along the frame's edges."""
-        where = None if self.canvas is None else self.canvas.offset
+        where = None if self.canvas is None else (self.canvas.offset, self.canvas.frame)
         if self._band is None or self._band[0] != where:
             outside = np.pad(~inside, EDGE, constant_values=True)
             self._band = where, inside & near(outside, EDGE)[EDGE:-EDGE, EDGE:-EDGE]

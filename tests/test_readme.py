@@ -40,9 +40,9 @@ def test_readme_runs(repo: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     room = generator.integers(0, 255, (12, 16, 3), np.uint8).repeat(20, 0).repeat(20, 1)
     with Writer(tmp_path / "clip.mp4", fps=10) as writer:
-        for index in range(4):
+        for index in range(16):
             image = room.copy()
-            image[100:140, 40 + 8 * index : 80 + 8 * index] = 255
+            image[100:140, 40 + 8 * (index % 8) : 80 + 8 * (index % 8)] = 255
             writer.write(image)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(repo)}

@@ -88,6 +88,8 @@ def test_a_frame_of_another_size_lies_in_the_middle(net: Net, scene: np.ndarray)
         assert stream.stats.dense
         assert stream.stats.offset == ((SIZE[0] - size[0]) // 2, (SIZE[1] - size[1]) // 2)
         assert_matches(outputs, net.dense(centred(frame, SIZE)))
+        stream(frame)
+        assert not stream.stats.dense
 
 
 @pytest.mark.parametrize(

@@ -224,11 +224,13 @@ class CpuStream:
         if self._canvas is None:
             found = classify.classify(frame, planar, reference) if sane else Classes(frame, None, None)
             return Classes(found.image.reshape(array.shape), found.miss, found.bound)
-        if not sane:
-            self._canvas.centre()
         self._canvas.put(frame)
         image = self._canvas.image
-        return classify.classify(image, planar, reference) if sane else Classes(image, None, None)
+        found = classify.classify(image, planar, reference) if sane else Classes(image, None, None)
+        if found.miss is None:  # where everything is computed anew, the middle costs nothing
+            self._canvas.centre()
+            self._canvas.put(frame)
+        return found
 
     def _salient(self, index: int) -> npt.NDArray[np.float32] | None:
         if self._salience is None or not self.policy.background:

@@ -92,6 +92,19 @@ def test_a_frame_of_another_size_lies_in_the_middle(net: Net, scene: np.ndarray)
         assert not stream.stats.dense
 
 
+def test_another_scene_lies_in_the_middle(net: Net, scene: np.ndarray) -> None:
+    stream = net.stream(FOLLOWS)
+    for i in range(3):
+        stream(view(scene, 40, 100 + 2 * i))
+    assert stream.stats is not None
+    assert stream.stats.offset == (8, 12)
+    other = 255 - view(scene, 80, 20)
+    outputs = stream(other)
+    assert stream.stats.dense
+    assert stream.stats.offset == (8, 8)
+    assert_matches(outputs, net.dense(centred(other, SIZE)))
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [

@@ -81,13 +81,15 @@ class Classifier:
         view = reference if self.canvas is None else self.canvas.of(reference, planar=False)
         self.alignment = found = self._aligned(frame, view)
         self.shift = self.roll = (0, 0)
+        if self.policy.exposure and _drift(found.exposure, 255 if frame.dtype == np.uint8 else 1) > DRIFT:
+            return False
         if self.canvas is not None and self.policy.anchor and found.shift != (0, 0):
             roll = self.canvas.move(found.shift)
             if roll is None:
                 return False
             self.shift, self.roll = found.shift, roll
             self._roll_state()
-        return not self.policy.exposure or _drift(found.exposure, 255 if frame.dtype == np.uint8 else 1) <= DRIFT
+        return True
 
     def classify(self, image: Array, planar: bool, reference: npt.NDArray[np.float32]) -> Classes:
         """image: of the net's size, with the frame in it; a canvas's is changed where it is new, to other light."""

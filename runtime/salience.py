@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.runtime import heads
+from fluxcompile.runtime.grids import near
 
 Array = npt.NDArray[Any]
 Salience = npt.NDArray[np.float32]
@@ -108,10 +109,4 @@ def _borders(label: Array) -> npt.NDArray[np.bool_]:
     border[:-1] |= down
     border[:, 1:] |= across
     border[:, :-1] |= across
-    grown = border.copy()
-    grown[1:] |= border[:-1]
-    grown[:-1] |= border[1:]
-    wide = grown.copy()
-    wide[:, 1:] |= grown[:, :-1]
-    wide[:, :-1] |= grown[:, 1:]
-    return wide
+    return near(border, 1)

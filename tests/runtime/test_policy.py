@@ -15,9 +15,9 @@ from fluxcompile.errors import OptionError
 from fluxcompile.kernels import _cpu
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, parse_policy
-from fluxcompile.runtime.blocks import around, near
 from fluxcompile.runtime.budget import Latency
 from fluxcompile.runtime.frame import CAUSES
+from fluxcompile.runtime.grids import around, near
 from fluxcompile.runtime.miss import BACKGROUND, HIT, REFRESHED, SALIENT, STALE
 from fluxcompile.runtime.plan import CpuStream
 from tests.helpers import assert_matches, seeded

@@ -1,6 +1,5 @@
 """The `fluxcompile` command: compile, explain, run, demo, bench, ablate. Torch is imported when a command needs it."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -9,10 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fluxcompile import options
+from fluxcompile.cli_measure import ablate, bench, calibrate
+from fluxcompile.cli_shared import (
+    MODEL_HELP,
+    ExampleOption,
+    JsonOption,
+    ModelArgument,
+    PixelsOption,
+    WithoutOption,
+    app,
+    console,
+    frame_size,
+    opened_net,
+    print_json,
+    progress_bar,
+    words,
+)
 from fluxcompile.errors import FluxError, OptionError
 
 if TYPE_CHECKING:
@@ -36,37 +50,6 @@ EXTRAS = {
 }
 """The extra that brings a package that is not always there."""
 
-app = typer.Typer(
-    name="fluxcompile",
-    help="Compile a vision model into a program for video that recomputes only what changed.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-console = Console(stderr=True)  # tables and progress; stdout is for --json and for text that is piped on
-
-MODEL_HELP = "A .flux, .onnx, .pt2 or Ultralytics .pt file, zoo:NAME, or package.module:callable."
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
-ExampleOption = Annotated[
-    str | None,
-    typer.Option(metavar="SHAPE", help="Shape of the input, 1x3x640x640; several with commas. Files know theirs."),
-]
-WithoutOption = Annotated[str | None, typer.Option(metavar="A,B", help="Passes to leave out, by name.")]
-PixelsOption = Annotated[
-    str | None,
-    typer.Option(metavar="HOW", help="How camera pixels become input: unit (0 to 1), imagenet, raw (0 to 255), auto."),
-]
-PatternOption = Annotated[str, typer.Option(metavar="A,B", help="Where it is new: blobs, scattered or both.")]
-TaskOption = Annotated[
-    str | None,
-    typer.Option(help="Of clips: detect, instances, keypoints, segment, classify, depth, regress; or guessed."),
-]
-BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu or reference.")]
-RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is timed; all take turns in each round.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Other frames, masks and orders.")]
-
 
 @app.command("compile")
 def compile_(
@@ -81,12 +64,12 @@ def compile_(
     as_json: JsonOption = False,
 ) -> None:
     """Compile MODEL and save the program. With --pixels it takes camera frames, without it tensors."""
-    net = _net(model, example, without, pixels, attention)
+    net = opened_net(model, example, without, pixels, attention)
     output.parent.mkdir(parents=True, exist_ok=True)
     net.save(output)
     explained = net.explain().to_json()
     if as_json:
-        _print_json(
+        print_json(
             {"path": str(output), "bytes": _bytes(output), "input_shapes": net.input_shapes} | _summary(explained)
         )
         return
@@ -109,15 +92,15 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show each layer of MODEL: its domain, its form, its cost, and why it stays dense."""
-    net = _net(model, example, without, None)
+    net = opened_net(model, example, without, None)
     explained = net.explain()
     if plan and net.program.plan is None:
         raise OptionError(f"{model}: has no plan for the CPU; its kernels take float32 and uint8 images")
     if plan:
         steps = net.program.plan.text()
-        _print_json({"steps": steps.splitlines()}) if as_json else typer.echo(steps)
+        print_json({"steps": steps.splitlines()}) if as_json else typer.echo(steps)
     elif as_json:
-        _print_json(explained.to_json())
+        print_json(explained.to_json())
     else:
         typer.echo(str(explained))
 
@@ -153,8 +136,8 @@ def run(
     from fluxcompile.tasks import task_of
 
     about = probe(clip)
-    net = _net(model, example, without, pixels)
-    height, width = _frame_size(net, model)
+    net = opened_net(model, example, without, pixels)
+    height, width = frame_size(net, model)
     settings = _settings(policy or ["exact"])
     margin = net.margin if any(setting.policy.anchor for setting in settings) else (0, 0)
     meaning = task_of([], task) if task else None
@@ -219,8 +202,8 @@ def zoo(
     """Compile architectures with random weights and hold exact streams against dense inference over a moving clip."""
     from fluxcompile.sweep import Row, names_from, summary, sweep
 
-    wanted = names or names_from(_words(packages))
-    with _bar() as progress:
+    wanted = names or names_from(words(packages))
+    with progress_bar() as progress:
         task = progress.add_task("models", total=len(wanted))
 
         def on_row(row: Row) -> None:
@@ -229,7 +212,7 @@ def zoo(
         rows = sweep(wanted, backend=backend, resume=resume, on_row=on_row)
     told = summary(rows)
     if as_json:
-        _print_json(told)
+        print_json(told)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model")
@@ -248,310 +231,8 @@ def zoo(
     )
 
 
-@app.command()
-def bench(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False)],
-    activity: Annotated[
-        str, typer.Option(metavar="A,B", help="Per cent of the 32-pixel blocks of a frame that are new.")
-    ] = "1,5,10,25,50,100",
-    pattern: PatternOption = "blobs",
-    threads: Annotated[str, typer.Option(metavar="A,B", help="Threads; each number is a benchmark of its own.")] = "1",
-    backend: BackendOption = "cpu",
-    rounds: RoundsOption = 20,
-    peers: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Of openvino, onnxruntime, torch.compile, torch; all that are here."),
-    ] = None,
-    seed: SeedOption = 0,
-    clips: Annotated[
-        str | None, typer.Option(metavar="DIR|A,B", help="Play these clips instead, a folder of them or files.")
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="POLICY", help="Of --clips: exact, video, or knobs, video,residual=3. May be repeated."),
-    ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Of --clips: OpenVINO in int8 too, calibrated on the other clips.")
-    ] = False,
-    task: TaskOption = None,
-    pixels: PixelsOption = "auto",
-    example: ExampleOption = None,
-    without: WithoutOption = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for bench.json, bench.md and the plot.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Time MODEL against the share of a frame that is new, beside OpenVINO, ONNX Runtime and torch, in turns.
-
-    With --clips: streams over real clips, their time beside the fastest dense peer's and how well their results agree
-    with dense inference. Several policies are tried in one run.
-    """
-    if clips is not None:
-        policies = [options.parse_policy(text) for text in policy or ["video"]]
-        counts = [int(count) for count in _numbers("--threads", threads)]
-        knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": task, "int8": int8}
-        knobs |= {"peers": _words(peers)} if peers is not None else {}
-        _bench_clips(models, clips, policies, counts, knobs, (pixels, example, without), output, as_json)
-        return
-    if (policy, frames, task) != (None,) * 3 or int8:
-        raise OptionError("--policy, --frames, --task and --int8 need clips: fluxcompile bench MODEL --clips DIR")
-    from fluxcompile import bench as _bench
-    from fluxcompile import figures
-
-    plans = [
-        _bench.Plan(
-            tuple(_numbers("--activity", activity)),
-            _patterns(pattern),
-            int(count),
-            _backend(backend),
-            rounds,
-            peers=_words(peers) or None,
-            seed=seed,
-        )
-        for count in _numbers("--threads", threads)
-    ]
-    if output is not None:
-        import matplotlib  # noqa: F401  # missing, it should be missed now and not when all is measured
-    results: list[dict[str, Any]] = []
-    written: list[Path] = []
-    interrupted = False
-    for model in models:
-        name = _short(model)
-        try:
-            net, source = _opened(model, example, without)
-            for plan in plans:
-                with _bar() as progress:
-                    task = progress.add_task(name)
-
-                    def on_step(what: str, done: int, total: int, progress: Any = progress, task: Any = task) -> None:
-                        progress.update(task, description=f"{name}: {what}", completed=done, total=total)  # noqa: B023
-
-                    measured = _bench.measure(name, net, source, plan, on_step=on_step)
-                results.append(measured.to_json())
-                interrupted = interrupted or measured.interrupted
-                if interrupted:
-                    break
-        except FluxError as error:
-            if len(models) == 1:
-                raise
-            results.append({"model": name, "error": str(error)})
-        except KeyboardInterrupt:
-            interrupted = True
-        if output is not None and results:
-            written = figures.write_bench(results, output)
-        if interrupted:
-            break
-    if as_json:
-        _print_json(dict(figures.joined(results)))
-    else:
-        console.print(figures.bench_table(results))
-        _notes([note for result in results for note in figures.notes(result)])
-        whole = [result for result in results if "error" not in result]
-        if whole:
-            console.print(f"[dim]{figures.machine_line(whole[0])}[/dim]", highlight=False)
-    _end(written, interrupted, failed=any("error" in result for result in results))
-
-
-def _bench_clips(
-    models: list[str],
-    text: str,
-    policies: list[options.Policy],
-    threads: list[int],
-    knobs: dict[str, Any],
-    how: tuple[str | None, str | None, str | None],
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    """What `bench --clips` does; `how` is --pixels, --example, --without."""
-    from fluxcompile import clip_figures
-    from fluxcompile import clips as _clips
-    from fluxcompile.clip_runs import Plan as ClipPlan
-    from fluxcompile.figures import joined
-
-    if output is not None:
-        import matplotlib  # noqa: F401  # the same
-    found = _clips.find_clips(text)
-    results: list[dict[str, Any]] = []
-    written: list[Path] = []
-    for model in models:
-        net, source, pixels = _opened_for_frames(model, *how)
-        _frame_size(net, model)
-        for count in threads:
-            plan = ClipPlan(policies, threads=count, **knobs)
-            with _bar() as progress:
-                bar = progress.add_task(_short(model))
-
-                def on_step(what: str, done: int, total: int, progress: Any = progress, bar: Any = bar) -> None:
-                    progress.update(bar, description=what, completed=done, total=total)
-
-                made = _clips.measure(_short(model), net, source, pixels, found, plan, on_step=on_step)
-            results += [result.to_json() for result in made]
-            if output is not None:
-                written = clip_figures.write_clips(results, output)
-            if any(result.interrupted for result in made):
-                break
-        if results[-1]["interrupted"]:
-            break
-    whole = [result for result in results if result["clips"]]
-    if as_json:
-        _print_json(dict(joined(results)))
-    else:
-        for result in whole:
-            console.print(clip_figures.clips_table(result))
-        if whole:
-            console.print(f"[dim]{clip_figures.under(whole[0])}[/dim]", highlight=False)
-    _notes(list(dict.fromkeys(note for result in results for note in result["notes"])))
-    _end(written, interrupted=results[-1]["interrupted"])
-
-
-@app.command()
-def ablate(
-    model: ModelArgument,
-    passes: Annotated[
-        bool, typer.Option("--passes", help="Leave out each optional pass of the compiler in turn.")
-    ] = False,
-    clips: Annotated[
-        str | None, typer.Option(metavar="DIR|A,B", help="Take each part of the policy away in turn on these clips.")
-    ] = None,
-    policy: Annotated[str, typer.Option(help="Of --clips: exact, video, or knobs, video,residual=3.")] = "video",
-    frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
-    task: TaskOption = None,
-    pixels: PixelsOption = "auto",
-    activity: Annotated[float, typer.Option(help="Per cent of the 32-pixel blocks of a frame that are new.")] = 10,
-    pattern: PatternOption = "blobs",
-    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
-    backend: BackendOption = "cpu",
-    rounds: RoundsOption = 10,
-    seed: SeedOption = 0,
-    example: ExampleOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for ablate.json and the plot.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Leave out each pass of the compiler in turn, or each part of a policy; tell what that costs."""
-    from fluxcompile import ablate as _ablate
-    from fluxcompile import figures, sources
-    from fluxcompile.bench import Plan
-
-    if clips is not None:
-        whole = options.parse_policy(policy)
-        _ablate_policy(
-            model, clips, whole, (pixels, example), frames, task, _backend(backend), threads, output, as_json
-        )
-        return
-    if not passes:
-        raise OptionError("say what to leave out: fluxcompile ablate MODEL --passes, or --clips DIR")
-    if model.endswith(".flux"):
-        raise OptionError(f"{model}: is compiled already, its passes have run; ablate the model it was made of")
-    (one,) = _patterns(pattern)[:1]
-    plan = Plan((activity,), (one,), threads, _backend(backend), rounds, seed=seed)
-    if output is not None:
-        import matplotlib  # noqa: F401  # the same
-    from fluxcompile import pass_names
-
-    found = sources.find(model)
-    shapes, names = _shapes(example), pass_names()
-    with _bar() as progress:
-        task = progress.add_task(_short(model), total=1 + len(names))
-
-        def on_row(what: str, done: int) -> None:
-            progress.update(task, description=f"{_short(model)} without {what}" if what else "", completed=done)
-
-        def compiler(without: Any) -> Any:
-            return sources.compile_model(model, found, shapes, None, without)
-
-        result = _ablate.ablate(_short(model), compiler, names, plan, on_row=on_row)
-    plain = result.to_json()
-    written = figures.write_ablation(plain, output) if output is not None else []
-    if as_json:
-        _print_json(plain)
-    else:
-        console.print(figures.ablate_table(plain))
-        _notes([f"without {row['pass']}: {row['reason']}" for row in plain["rows"] if row["reason"]])
-        console.print(f"[dim]{figures.machine_line(plain)}[/dim]", highlight=False)
-    _end(written, result.interrupted)
-
-
-def _ablate_policy(
-    model: str,
-    text: str,
-    whole: options.Policy,
-    how: tuple[str | None, str | None],
-    frames: int | None,
-    task: str | None,
-    backend: str,
-    threads: int,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    """What `ablate --clips` does; `how` is --pixels, --example."""
-    from fluxcompile import clips as _clips
-    from fluxcompile import policy_figures
-    from fluxcompile.ablate_policy import rows_of, variants
-    from fluxcompile.clip_runs import Plan
-
-    found = _clips.find_clips(text)
-    parts = variants(whole)
-    net, source, seen = _opened_for_frames(model, how[0], how[1], None)
-    plan = Plan(tuple(parts.values()), frames=frames, threads=threads, backend=backend, task=task)
-    with _bar() as progress:
-        bar = progress.add_task(_short(model))
-        results = _clips.measure(
-            _short(model), net, source, seen, found, plan,
-            on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
-        )  # fmt: skip
-    told = [result.to_json() for result in results]
-    plain = {**{k: told[0][k] for k in ("model", "machine", "threads", "backend", "task", "figure", "notes")}}
-    plain["rows"] = rows_of(list(parts), told)
-    written = policy_figures.write(plain, output, "ablate") if output is not None else []
-    if as_json:
-        _print_json(plain)
-    else:
-        console.print(policy_figures.parts_table(plain))
-        _notes(plain["notes"])
-    _end(written, any(result.interrupted for result in results))
-
-
-@app.command()
-def calibrate(
-    model: ModelArgument,
-    clip: Annotated[Path, typer.Argument(help="A clip of the camera; half of it chooses, half of it is the proof.")],
-    agreement: Annotated[float, typer.Option(help="What the task's figure must be at least, from 0 to 1.")] = 0.985,
-    policy: Annotated[str, typer.Option(help="Where to begin: video, or knobs.")] = "video",
-    frames: Annotated[int | None, typer.Option(min=1, help="Of the clip; all.")] = None,
-    task: TaskOption = None,
-    pixels: PixelsOption = "auto",
-    example: ExampleOption = None,
-    save: Annotated[Path | None, typer.Option(help="Write the program with the policy that was chosen.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for calibrate.json and the plot.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Pick the policy of least work that still agrees with dense inference on a clip; print what was tried."""
-    from fluxcompile import policy_figures
-    from fluxcompile.calibrate import calibrate as pick
-
-    net, _, _ = _opened_for_frames(model, pixels, example, None)
-    with _bar() as progress:
-        bar = progress.add_task(clip.stem)
-        found = pick(
-            net, clip, agreement, start=options.parse_policy(policy), frames=frames, task=task,
-            on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
-        )  # fmt: skip
-    plain = found.to_json()
-    written = policy_figures.write(plain, output, "calibrate") if output is not None else []
-    if save is not None and found.policy is not None:
-        net.program.policy = found.policy.to_json()
-        net.save(save)
-        written.append(save)
-    if as_json:
-        _print_json(plain)
-    else:
-        console.print(policy_figures.calibration_table(plain))
-        console.print(policy_figures.held_out(plain), highlight=False)
-    _end(written, found.interrupted)
+for measuring in (bench, ablate, calibrate):
+    app.command()(measuring)
 
 
 def main() -> None:
@@ -590,7 +271,7 @@ def tell(made: "Run", written: list[Path], as_json: bool) -> None:
             }
             for setting in made.settings
         ]
-        _print_json(
+        print_json(
             {
                 "model": made.model,
                 "clip": made.clip,
@@ -622,120 +303,6 @@ def tell(made: "Run", written: list[Path], as_json: bool) -> None:
         console.print("[yellow]stopped early;[/yellow] what was done is kept")
     for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-
-
-def _opened(model: str, example: str | None, without: str | None) -> tuple[Any, Any]:
-    """Return the net of a model, and what its peers get: a module, a path, None for a compiled program."""
-    from fluxcompile import sources
-
-    if model.endswith(".flux"):
-        return _net(model, example, without, None), None
-    with console.status(f"compiling {model}"):
-        found = sources.find(model)
-        return sources.compile_model(model, found, _shapes(example), None, _words(without)), found.module
-
-
-def _opened_for_frames(
-    model: str, pixels: str | None, example: str | None, without: str | None
-) -> tuple[Any, Any, options.Frames | None]:
-    """Return a net that takes camera frames, what its peers get, and how pixels become the model's input."""
-    from fluxcompile import sources
-
-    if model.endswith(".flux"):
-        return _net(model, example, without, None), None, None
-    if pixels not in (*sources.PIXELS, "auto"):
-        raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
-    with console.status(f"compiling {model}"):
-        found = sources.find(model)
-        name = found.pixels if pixels == "auto" else pixels
-        net = sources.compile_model(model, found, _shapes(example), name, _words(without))
-    return net, found.module, sources.PIXELS[name]
-
-
-def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
-
-
-def _short(model: str) -> str:
-    """What a model is called in tables."""
-    return model.removeprefix("zoo:") if ":" in model else Path(model).stem
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        found = [float(word) for word in _words(text)]
-    except ValueError:
-        found = []
-    if not found or (option == "--threads" and not all(number >= 1 and number == int(number) for number in found)):
-        raise OptionError(f"{option} is {text!r}; write numbers with commas between them")
-    return found
-
-
-def _patterns(text: str) -> tuple[str, ...]:
-    from fluxcompile.activity import PATTERNS
-
-    return PATTERNS if "both" in _words(text) else tuple(dict.fromkeys(_words(text)))
-
-
-def _backend(name: str) -> str:
-    from fluxcompile.activity import BACKENDS
-
-    if name not in BACKENDS:
-        raise OptionError(f"--backend is {name!r}; use {' or '.join(BACKENDS)}")
-    return name
-
-
-def _notes(notes: list[str]) -> None:
-    for note in notes:
-        console.print(f"[yellow]note:[/yellow] {note}", highlight=False)
-
-
-def _end(written: list[Path], interrupted: bool, failed: bool = False) -> None:
-    for path in written:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    if interrupted:
-        console.print("[yellow]stopped early;[/yellow] what was done is kept")
-    if interrupted or failed:
-        raise typer.Exit(130 if interrupted else 1)
-
-
-def _net(model: str, example: str | None, without: str | None, pixels: str | None, attention: str = "exact") -> Any:
-    from fluxcompile import sources
-
-    if pixels is not None and pixels not in (*sources.PIXELS, "auto"):
-        raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
-    with console.status(f"compiling {model}"):
-        return sources.net_of(model, _shapes(example), pixels, _words(without), attention)
-
-
-def _shapes(text: str | None) -> list[tuple[int, ...]] | None:
-    if text is None:
-        return None
-    try:
-        shapes = [tuple(int(side) for side in shape.lower().split("x")) for shape in text.split(",")]
-    except ValueError:
-        shapes = []
-    if not shapes or any(side < 1 for shape in shapes for side in shape):
-        raise OptionError(f"--example is {text!r}; write a shape as 1x3x640x640, several with commas")
-    return shapes
-
-
-def _frame_size(net: Any, model: str) -> tuple[int, int]:
-    """Return height and width of the frames that a net takes."""
-    match [tuple(shape) for shape in net.input_shapes]:
-        case [(height, width, 3)]:
-            return int(height), int(width)
-        case [(1, 3, _, _)]:
-            raise OptionError(f"{model}: was compiled to take tensors; for video, compile it again with --pixels unit")
-        case shapes:
-            raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
 
 
 def _settings(policies: list[str]) -> "list[Setting]":
@@ -796,10 +363,6 @@ def _plain_table() -> Table:
     table.add_column(style="dim")
     table.add_column()
     return table
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def _fail(message: str, debug: bool) -> None:

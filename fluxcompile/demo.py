@@ -11,7 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import FluxError
-from fluxcompile.options import Frames, Policy
+from fluxcompile.options import VIDEO, Frames, Policy
 from fluxcompile.pages import run_of
 from fluxcompile.play import Array, Playback, Setting
 from fluxcompile.runtime import report
-from fluxcompile.runtime.salience import everywhere
+from fluxcompile.runtime.heads import Candidates
+from fluxcompile.runtime.salience import LEAST, Salience, painted
 from fluxcompile.runtime.video import Writer, fit, frames, probe
 from fluxcompile.tasks import Task, overlaps
 from fluxcompile.tasks.boxes import SEEN, box_figures, compare_boxes, shift_boxes
@@ -31,7 +32,7 @@ from fluxcompile.tasks.boxes import SEEN, box_figures, compare_boxes, shift_boxe
 HEIGHT, WIDTH = 288, 352
 SETTINGS = (
     Setting("exact", Policy(exact=True)),
-    Setting("approximate", Policy(exact=False, threshold=24.0, radius=8)),
+    Setting("video", replace(VIDEO, anchor=False)),  # the frame fills the net's input
 )
 
 
@@ -157,4 +158,12 @@ def faces(
     return np.array(kept, np.float32).reshape(-1, 6)
 
 
-FACES = Task("faces", "f1_75", faces, compare_boxes, box_figures, everywhere, shift_boxes)
+def salient(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
+    """Where faces are, or may be."""
+    found = faces(outputs, size, LEAST)
+    corners, scores, classes = found[:, :4], found[:, 4], found[:, 5].astype(np.int64)
+    centres = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+    return painted(Candidates(centres, scores, classes, found[:, 6:]), size)
+
+
+FACES = Task("faces", "f1_75", faces, compare_boxes, box_figures, salient, shift_boxes)

@@ -27,17 +27,17 @@ CLOSE = 0.5
 
 def boxes(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
     """The best score of a YOLO or YOLOX head over each cell."""
-    return _painted(heads.candidates(outputs, size, LEAST), size)
+    return painted(heads.candidates(outputs, size, LEAST), size)
 
 
 def keypoints(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
     """The same of a pose head: persons are salient as a whole."""
-    return _painted(heads.persons(outputs, LEAST), size)
+    return painted(heads.persons(outputs, LEAST), size)
 
 
 def instances(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
     """The same of a head with prototypes; no mask is made."""
-    return _painted(heads.objects(outputs, LEAST)[0], size)
+    return painted(heads.objects(outputs, LEAST)[0], size)
 
 
 def maps(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
@@ -67,17 +67,17 @@ def _cells(size: tuple[int, int]) -> tuple[int, int]:
     return -(-size[0] // CELL), -(-size[1] // CELL)
 
 
-def _painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
+def painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
     """The score of each candidate over the cells that its box, grown, touches."""
-    painted: Salience = np.zeros(_cells(size), np.float32)
+    paint: Salience = np.zeros(_cells(size), np.float32)
     order = np.argsort(found.scores, kind="stable")  # the best is painted last
     centres, half = found.centres[order, :2], found.centres[order, 2:] / 2 + GROWN
     low = np.floor((centres - half) / CELL)
     high = np.ceil((centres + half) / CELL)
-    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(painted.shape)).astype(np.int32)
+    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(paint.shape)).astype(np.int32)
     for (left, top, right, bottom), score in zip(edges.tolist(), found.scores[order].tolist(), strict=True):
-        painted[top:bottom, left:right] = score
-    return painted.clip(0, 1, out=painted)
+        paint[top:bottom, left:right] = score
+    return paint.clip(0, 1, out=paint)
 
 
 def _middles(cells: int, extent: int, pixels: int) -> Index:

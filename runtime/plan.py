@@ -121,6 +121,8 @@ class CpuStream:
         bounds: dict[int, Array | None] = {}
         if self._canvas is not None:
             fresh |= not self._canvas.fit(arrays[0])
+            if fresh:
+                self._canvas.centre()
         for classifier in self._classify.values():
             classifier.causes = None
         if miss is None and self.policy.residual and not fresh:

@@ -98,6 +98,10 @@ def test_another_scene_lies_in_the_middle(net: Net, scene: np.ndarray) -> None:
         stream(view(scene, 40, 100 + 2 * i))
     assert stream.stats is not None
     assert stream.stats.offset == (8, 12)
+    stream.reset()
+    stream(view(scene, 40, 104))
+    assert stream.stats.offset == (8, 8)
+    stream(view(scene, 40, 106))
     other = 255 - view(scene, 80, 20)
     outputs = stream(other)
     assert stream.stats.dense

@@ -17,6 +17,7 @@ from fluxcompile.cli_shared import (
     console,
     end,
     frame_size,
+    need_plots,
     opened_for_frames,
     opened_net,
     print_json,
@@ -97,8 +98,7 @@ def bench(
         )
         for count in _numbers("--threads", threads)
     ]
-    if output is not None:
-        import matplotlib  # noqa: F401  # missing, it should be missed now and not when all is measured
+    need_plots(output)
     results: list[dict[str, Any]] = []
     written: list[Path] = []
     interrupted = False
@@ -155,8 +155,7 @@ def _bench_clips(
     from fluxcompile.clip_runs import Plan as ClipPlan
     from fluxcompile.figures import joined
 
-    if output is not None:
-        import matplotlib  # noqa: F401  # the same
+    need_plots(output)
     found = _clips.find_clips(text)
     results: list[dict[str, Any]] = []
     written: list[Path] = []
@@ -230,8 +229,7 @@ def ablate(
         raise OptionError(f"{model}: is compiled already, its passes have run; ablate the model it was made of")
     (one,) = _patterns(pattern)[:1]
     plan = Plan((activity,), (one,), threads, _backend(backend), rounds, seed=seed)
-    if output is not None:
-        import matplotlib  # noqa: F401  # the same
+    need_plots(output)
     from fluxcompile import pass_names
 
     found = sources.find(model)
@@ -275,6 +273,7 @@ def _ablate_policy(
     from fluxcompile.ablate_policy import rows_of, variants
     from fluxcompile.clip_runs import Plan
 
+    need_plots(output)
     found = _clips.find_clips(text)
     parts = variants(whole)
     net, source, seen = opened_for_frames(model, how[0], how[1], None)
@@ -286,7 +285,7 @@ def _ablate_policy(
             on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
         )  # fmt: skip
     told = [result.to_json() for result in results]
-    plain = {**{k: told[0][k] for k in ("model", "machine", "threads", "backend", "task", "figure", "notes")}}
+    plain = {k: told[0][k] for k in ("model", "machine", "threads", "backend", "task", "figure", "notes")}
     plain["rows"] = rows_of(list(parts), told)
     written = policy_figures.write(plain, output, "ablate") if output is not None else []
     if as_json:
@@ -314,19 +313,18 @@ def calibrate(
 ) -> None:
     """Pick the policy of least work that still agrees with dense inference on a clip; print what was tried."""
     from fluxcompile import policy_figures
-    from fluxcompile.calibrate import calibrate as pick
 
+    need_plots(output)
     net, _, _ = opened_for_frames(model, pixels, example, None)
     with progress_bar() as progress:
         bar = progress.add_task(clip.stem)
-        found = pick(
-            net, clip, agreement, start=options.parse_policy(policy), frames=frames, task=task,
+        found = net.calibrate(
+            clip, agreement, start=options.parse_policy(policy), frames=frames, task=task,
             on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
         )  # fmt: skip
     plain = found.to_json()
     written = policy_figures.write(plain, output, "calibrate") if output is not None else []
     if save is not None and found.policy is not None:
-        net.program.policy = found.policy.to_json()
         net.save(save)
         written.append(save)
     if as_json:

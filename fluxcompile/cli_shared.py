@@ -120,3 +120,9 @@ def end(written: list[Path], interrupted: bool, failed: bool = False) -> None:
 def tell_notes(notes: list[str]) -> None:
     for note in notes:
         console.print(f"[yellow]note:[/yellow] {note}", highlight=False)
+
+
+def need_plots(output: Path | None) -> None:
+    """What draws plots, where some are asked for: missing, it should be missed now and not when all is measured."""
+    if output is not None:
+        import matplotlib  # noqa: F401

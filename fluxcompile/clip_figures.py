@@ -59,16 +59,19 @@ def clips_markdown(results: Sequence[Json]) -> str:
         rows = [_cells(result, row) for row in _rows(result)]
         if not rows:
             continue
-        lines = [f"**{title(result)}**", "", f"| {' | '.join(rows[0])} |"]
-        lines += ["|---" + "|---:" * (len(rows[0]) - 1) + "|"]
-        lines += [f"| {' | '.join(row.values())} |" for row in rows]
-        parts.append("\n".join([*lines, "", f"{under(result)}.", ""]))
+        parts.append("\n".join([f"**{title(result)}**", "", *markdown(rows), "", f"{under(result)}.", ""]))
     eight = int8_rows(results[0]) if results else []
     if eight:
-        lines = ["**OpenVINO int8, calibrated on the other clips**", "", f"| {' | '.join(eight[0])} |"]
-        lines += ["|---" + "|---:" * (len(eight[0]) - 1) + "|", *(f"| {' | '.join(r.values())} |" for r in eight)]
-        parts.append("\n".join([*lines, ""]))
+        parts.append("\n".join(["**OpenVINO int8, calibrated on the other clips**", "", *markdown(eight), ""]))
     return "\n".join(parts)
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The lines of a table, a row for each of `rows`, their keys over it."""
+    if not rows:
+        return []
+    head = [f"| {' | '.join(rows[0])} |", "|---" + "|---:" * (len(rows[0]) - 1) + "|"]
+    return [*head, *(f"| {' | '.join(row.values())} |" for row in rows)]
 
 
 def title(result: Json) -> str:
@@ -107,7 +110,7 @@ def int8_rows(result: Json) -> list[dict[str, str]]:
             "clip": row["clip"],
             "ms": milliseconds(row["ms"]),
             "of best": percent(row["of_best_dense"]),
-            **{heading: _digits(row[name]) for name, heading in FIGURES[result["task"]].items()},
+            **{heading: digits(row[name]) for name, heading in FIGURES[result["task"]].items()},
         }
         for row in result.get("int8", ())
     ]
@@ -130,8 +133,8 @@ def _cells(result: Json, row: Json) -> dict[str, str]:
         "speedup": "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
         "of best": percent(row["of_best_dense"]),
     }
-    cells |= {heading: _digits(row[name]) for name, heading in FIGURES[result["task"]].items()}
-    cells |= {"first": _digits(row["first_quarter"]), "last": _digits(row["last_quarter"])}
+    cells |= {heading: digits(row[name]) for name, heading in FIGURES[result["task"]].items()}
+    cells |= {"first": digits(row["first_quarter"]), "last": digits(row["last_quarter"])}
     if "new_object_delay" in row:
         late = row["new_object_delay"]
         cells["late"] = f"{late['median']:g}, {late['worst']}" if late["objects"] else "-"
@@ -139,7 +142,7 @@ def _cells(result: Json, row: Json) -> dict[str, str]:
     return cells
 
 
-def _digits(value: float | None) -> str:
+def digits(value: float | None) -> str:
     return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from fluxcompile.clip_figures import knobs
+from fluxcompile.clip_figures import digits, knobs, markdown
 from fluxcompile.figures import COLOURS, INK, milliseconds, percent, pyplot, save
 
 Json = Mapping[str, Any]
@@ -26,7 +26,7 @@ def parts_rows(plain: Json) -> list[dict[str, str]]:
             "work": percent(row["work_share"]),
             "of whole": "-" if row["work_ratio"] is None else f"{row['work_ratio']:.2f}",
             "ms": milliseconds(row["ms"]),
-            plain["figure"]: _digits(row["agreement"]),
+            plain["figure"]: digits(row["agreement"]),
             "dense": str(row["dense_frames"]),
         }
         for row in plain["rows"]
@@ -50,7 +50,7 @@ def calibration_rows(plain: Json) -> list[dict[str, str]]:
                 "tried": one["name"],
                 "work": percent(one["work_share"]),
                 "ms": milliseconds(one["ms"]),
-                plain["figure"]: _digits(one["agreement"]),
+                plain["figure"]: digits(one["agreement"]),
                 "": mark,
             }
         )
@@ -62,7 +62,7 @@ def held_out(plain: Json) -> str:
     told = plain["held_out"]
     if told is None or plain["policy"] is None:
         return "nothing was chosen"
-    figures = f"work {percent(told['work_share'])}, {plain['figure']} {_digits(told[plain['figure']])}"
+    figures = f"work {percent(told['work_share'])}, {plain['figure']} {digits(told[plain['figure']])}"
     return f"{knobs(plain['policy'])}; on the other {plain['frames'][1]} frames: {figures}"
 
 
@@ -73,10 +73,7 @@ def write(plain: Json, folder: Path, name: str) -> list[Path]:
     files[0].write_text(json.dumps(plain, indent=2, default=str) + "\n")
     ablation = "rows" in plain
     rows = parts_rows(plain) if ablation else calibration_rows(plain)
-    lines = [f"| {' | '.join(rows[0])} |", "|---" + "|---:" * (len(rows[0]) - 1) + "|"] if rows else []
-    lines += [f"| {' | '.join(row.values())} |" for row in rows]
-    if not ablation:
-        lines += ["", held_out(plain)]
+    lines = [*markdown(rows), *([] if ablation else ["", held_out(plain)])]
     files[1].write_text("\n".join(lines) + "\n")
     points = [
         (r["work_share"], r["agreement"], r["part" if ablation else "name"])
@@ -114,7 +111,3 @@ def _plot(points: Sequence[tuple[float, float, str]], kept: Sequence[str], plain
     axes.set_ylabel(plain["figure"])
     axes.grid(visible=True, alpha=0.3)
     return figure
-
-
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -20,13 +20,6 @@ class Latency:
         self._sums = FADE * self._sums + np.outer(row, [*row, took_ms])
         self._seen += 1
 
-    def predict_ms(self, blocks: int) -> float | None:
-        """None before enough frames were seen."""
-        if self._seen < FEWEST:
-            return None
-        a, b = self._solved()
-        return a * blocks + b
-
     def most(self, budget_ms: float) -> int | None:
         """The blocks that fit into the time; None before enough frames were seen."""
         if self._seen < FEWEST:

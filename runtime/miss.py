@@ -220,29 +220,27 @@ class Classifier:
         most = self.latency.most(self.policy.budget_ms)
         if most is None or np.count_nonzero(chosen) <= most:
             return
-        assert self._residual is not None
-        criticality = np.where(chosen, self._residual * (1 + self._weights(causes.shape)), -1.0)
-        if self._age is not None:
-            criticality = np.where(chosen, criticality * (1 + self._age), criticality)
+        criticality = np.where(chosen, self._criticality() * (1 if self._age is None else 1 + self._age), -1.0)
         left = np.argsort(-criticality, axis=None, kind="stable")[most : np.count_nonzero(chosen)]
         causes.reshape(-1)[left] = STALE
 
-    def _weights(self, shape: tuple[int, ...]) -> Array:
-        return np.zeros(shape, np.float32) if self._salience is None else self._salience
+    def _criticality(self) -> Array:
+        """How far each block was off, more where it is salient."""
+        assert self._residual is not None
+        return self._residual * (1 if self._salience is None else 1 + self._salience)
 
     def _due(self, stale: Grid, count: int) -> Grid:
         """Of the stale blocks the oldest and most salient."""
         if self._age is None or self._residual is None:
             return np.zeros_like(stale)
-        rank = np.where(stale, self._age * self._residual * (1 + self._weights(stale.shape)), 0)
+        rank = np.where(stale, self._age * self._criticality(), 0)
         due = np.zeros(stale.size, np.bool_)
         due[np.argsort(-rank, axis=None, kind="stable")[:count]] = True
         return due.reshape(stale.shape) & (rank > 0)
 
     def _grow_old(self, causes: npt.NDArray[np.uint8]) -> None:
-        if self._age is None:
-            self._age = np.zeros(causes.shape, np.int32)
-        self._age = np.where(causes == STALE, self._age + 1, 0).astype(np.int32)
+        age = 0 if self._age is None else self._age
+        self._age = np.where(causes == STALE, age + 1, 0).astype(np.int32)
 
     def _roll_state(self) -> None:
         by = tuple(n // BLOCK for n in self.roll)

@@ -221,8 +221,7 @@ class CpuStream:
         planar, reference = self._build.references[index]
         frame = array if self._canvas is not None else array.reshape(shape)
         sane = classify.align(frame, planar, reference)
-        if any(classify.roll):
-            self._plan.roll(*classify.roll)
+        self.roll(*classify.roll)
         if self._canvas is None:
             found = classify.classify(frame, planar, reference) if sane else Classes(frame, None, None)
             return Classes(found.image.reshape(array.shape), found.miss, found.bound)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import FluxError
+from fluxcompile.runtime.canvas import FILL, centred
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,7 +29,6 @@ Source = str | os.PathLike[str] | int
 
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 10.0
-LETTERBOX_GREY = 114
 
 
 class VideoError(FluxError):
@@ -92,7 +92,7 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def fit(
-    frame: Image, height: int, width: int, fill: int = LETTERBOX_GREY, margin: tuple[int, int] = (0, 0)
+    frame: Image, height: int, width: int, fill: int = FILL, margin: tuple[int, int] = (0, 0)
 ) -> tuple[Image, Placement]:
     """Return the frame letterboxed to height x width, its proportions kept, and where it lies there.
 
@@ -108,9 +108,7 @@ def fit(
     resized = resize(frame, inner_height, inner_width)
     if (inner_height, inner_width) == (height, width):
         return resized, placement
-    image = np.full((height, width, 3), fill, np.uint8)
-    placement.crop(image)[...] = resized
-    return image, placement
+    return centred(resized, (height, width), fill), placement
 
 
 def probe(source: Source) -> Clip:

@@ -297,7 +297,6 @@ class Plan {
         require(to.step == to.channels, op, ": out must be dense");
         keep({}, out, {});
         inputs_.push_back(size());
-        input_widths_[size()] = to.width;
         return bytes ? add(make_input<uint8_t>(mask, to, out, planar)) : add(make_input<float>(mask, to, out, planar));
     }
 
@@ -375,8 +374,7 @@ class Plan {
         });
         for (const int index : inputs_) {
             PlanStep* step = steps_[static_cast<size_t>(index)].get();
-            const int width = input_widths_.at(index);
-            if (auto* bytes = dynamic_cast<InputStep<uint8_t>*>(step)) bytes->roll(dy, dx, width);
+            if (auto* bytes = dynamic_cast<InputStep<uint8_t>*>(step)) bytes->roll(dy, dx);
         }
         frame_.rolled = true;
     }
@@ -496,6 +494,7 @@ class Plan {
         auto step = std::make_unique<InputStep<T>>();
         step->out = static_cast<float*>(out.data());
         step->rows = static_cast<int>(to.rows());
+        step->width = to.width;
         step->channels = to.channels;
         step->planar = planar;
         step->mask = rows_mask("input", mask, to.rows());
@@ -604,7 +603,6 @@ class Plan {
     std::map<int, int64_t> sizes_;
     std::map<int, Array> bounds_;
     std::vector<int> inputs_;
-    std::map<int, int> input_widths_;
     std::vector<nb::object> kept_;
     std::vector<std::unique_ptr<char, ScratchFree>> memory_;
     std::vector<char*> scratch_;

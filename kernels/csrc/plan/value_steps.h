@@ -189,7 +189,7 @@ template <class T>
 struct InputStep : PlanStep {
     static constexpr bool kBytes = sizeof(T) == 1;
     float* out;
-    int rows, channels;
+    int rows, width, channels;
     bool planar;  // the frame comes channel by channel
     Mask* mask;
     const T* data = nullptr;
@@ -210,7 +210,7 @@ struct InputStep : PlanStep {
     }
 
     // The bytes that came move as the map `out` (its rows lines of `width` pixels) does.
-    void roll(int dy, int dx, int width) {
+    void roll(int dy, int dx) {
         if (!held.empty() && planar) {
             for (int c = 0; c < channels; ++c)
                 roll_lines(held.data() + static_cast<ptrdiff_t>(c) * rows, rows / width, width, 1, dy, dx);

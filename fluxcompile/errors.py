@@ -30,5 +30,17 @@ class ProgramError(FluxError):
     """A saved program is truncated, altered, or made by a newer version."""
 
 
+class ProtocolError(FluxError):
+    """The other side of a connection said what it must not, or is no fluxcompile at all: close the connection."""
+
+
+class RefusedError(FluxError):
+    """A server will not take this camera: another token, another program, no room."""
+
+
+class TransportError(FluxError):
+    """A packet of a picture is damaged, out of turn or not what it says: send a key packet."""
+
+
 class VerifyError(FluxError):
     """A pass left a graph that breaks its stage's rules: a bug in the compiler, please report it."""

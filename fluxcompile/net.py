@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fluxcompile.errors import OptionError, ProgramError
 from fluxcompile.options import Policy
 from fluxcompile.program import Layer, Program, load_program
@@ -75,6 +77,25 @@ class Net:
         """Pixels that frames should leave free on the input, down and across, for an anchor to move them."""
         unit = self.program.plan.rolls.unit if self.program.plan else []
         return (unit[0], unit[1]) if unit else (MARGIN, MARGIN)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the camera frames it takes; OptionError where it takes something else."""
+        shapes = self.input_shapes
+        if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
+            raise OptionError(f"this net takes {shapes}, no camera frames; compile it with frames=Frames(...)")
+        return shapes[0][0], shapes[0][1]
+
+    @property
+    def digest(self) -> str:
+        """A hash of what it computes, whatever its policy: edge and cloud must have the same."""
+        return self.program.digest()
+
+    def task(self, name: "Task | str | None" = None) -> "Task":
+        """The task itself, that of a name, or the one that the shapes of the outputs suggest."""
+        from fluxcompile.tasks import task_of
+
+        return task_of([np.empty(shape, np.bool_) for shape in self.program.output_shapes()], name)
 
     def stream(
         self,

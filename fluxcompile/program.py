@@ -148,6 +148,25 @@ class Program(msgspec.Struct, omit_defaults=True):
     plan: Plan | None = None
     constants: dict[str, npt.NDArray[Any]] = {}
 
+    def digest(self) -> str:
+        """SHA-256 of what it computes: the graphs, the plan and the constants, not the policy."""
+        plain = msgspec.structs.replace(self, constants={}, policy={}, text="", layers=[])
+        found = hashlib.sha256(msgspec.json.encode(plain))
+        for name in sorted(self.constants):
+            value = np.ascontiguousarray(self.constants[name])
+            found.update(f"{name} {value.dtype.str} {value.shape}".encode())
+            found.update(value.tobytes())
+        return found.hexdigest()
+
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Of the leaves of the model's outputs that are tensors it computes."""
+        graph = self.graphs["dense"]
+        types = {op.name: op.type for op in graph.ops} | {
+            i.name: f"{i.dtype}[{'x'.join(map(str, i.shape))}]" for i in graph.inputs
+        }
+        found = [types[leaf["%"]] for leaf in graph.outputs if isinstance(leaf, dict) and leaf.get("%") in types]
+        return [tuple(int(n) for n in text[text.index("[") + 1 : -1].split("x") if n) for text in found]
+
     def save(self, path: str | Path) -> None:
         """Write a `.flux` file; a crash leaves the old one or none, never half of one."""
         path = Path(path)

@@ -15,10 +15,22 @@ class Latency:
         self._sums = np.zeros((2, 3))
         self._seen = 0
 
-    def saw(self, blocks: int, took_ms: float) -> None:
+    def saw(self, blocks: float, took_ms: float) -> None:
         row = np.array([blocks, 1.0])
         self._sums = FADE * self._sums + np.outer(row, [*row, took_ms])
         self._seen += 1
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was seen."""
+        return self._seen > 0
+
+    def predict_ms(self, blocks: float) -> float | None:
+        """T(n), not below 0; None before anything was seen."""
+        if not self._seen:
+            return None
+        a, b = self._solved()
+        return max(0.0, a * blocks + b)
 
     def most(self, budget_ms: float) -> int | None:
         """The blocks that fit into the time; None before enough frames were seen."""

@@ -39,6 +39,18 @@ class FrameStats:
     vectors: npt.NDArray[np.int32] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A frame that was looked at: what the net is to see, which of its pixels are new, and how far these may spread."""
+
+    arrays: list[npt.NDArray[Any]]
+    given: dict[int, npt.NDArray[Any]]
+    bounds: dict[int, npt.NDArray[Any] | None]
+    fresh: bool
+    tensors: bool
+    began_s: float
+
+
 def to_array(value: Any, what: str = "a frame") -> npt.NDArray[Any]:
     """An array of what the caller passed: a torch tensor or anything numpy takes."""
     try:

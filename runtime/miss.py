@@ -61,12 +61,13 @@ class Classifier:
         self.shift: Pair = (0, 0)
         self.roll: Pair = (0, 0)
         self.causes: npt.NDArray[np.uint8] | None = None
-        self._salience: npt.NDArray[np.float32] | None = None
+        self.salience: npt.NDArray[np.float32] | None = None
         self._reference: Reference | None = None
         self._changed: Array | None = None
         self._residual: npt.NDArray[np.float32] | None = None
         self._age: npt.NDArray[np.int32] | None = None
         self._masks: tuple[Array, Array] | None = None
+        self._exposed: Grid = np.zeros((1, 1), np.bool_)
         self._band: tuple[tuple[Pair, Pair] | None, Grid] | None = None
 
     # --- one frame ---
@@ -112,6 +113,7 @@ class Classifier:
         levels[(causes == BACKGROUND) | (causes == REFRESHED)] = 2
         self.causes = causes
         self._grow_old(causes)
+        self._exposed = levels > 0
         if exposure is not None and self.canvas is None:
             image = image.copy()
         self._expose(image, planar, levels)
@@ -119,15 +121,27 @@ class Classifier:
 
     def saw(self, salience: npt.NDArray[np.float32] | None, miss: Array | None) -> None:
         """The frame was computed: its outputs are salient there, the reference changed where it missed (None: all)."""
-        self._salience, self._changed = salience, miss
+        self.salience, self._changed = salience, miss
         if miss is None:
             self._reference = self._age = self.alignment = self.causes = None
+
+    def leave(self) -> None:
+        """The frame is not computed: what missed is stale from now on, and the reference stays what it is."""
+        if self.causes is None or self._age is None or self._masks is None:
+            return
+        left = self.causes >= SALIENT
+        self.causes[left], self._age[left] = STALE, 1
+        self._changed = np.zeros_like(self._masks[0])
+
+    def hint(self, salience: npt.NDArray[np.float32]) -> None:
+        """What is salient by outputs that were computed elsewhere."""
+        self.salience = salience
 
     # --- idle time ---
 
     def refreshed(self, miss: Array, salience: npt.NDArray[np.float32] | None) -> None:
         """The blocks that `stalest` gave were computed."""
-        self._salience = salience
+        self.salience = salience
         if self._changed is not None:
             self._changed = self._changed | miss
 
@@ -141,7 +155,8 @@ class Classifier:
         self._age[due] = 0
         self.causes[due] = REFRESHED
         levels = due.astype(np.uint8) * 2
-        self._expose(self.canvas.image, self.canvas.planar, levels)
+        self._expose(self.canvas.image, self.canvas.planar, np.where(self._exposed, np.uint8(0), levels))
+        self._exposed |= due
         return Classes(self.canvas.image, *self._painted(levels, self.canvas.size))
 
     # --- parts ---
@@ -196,17 +211,17 @@ class Classifier:
 
     def _projected(self) -> npt.NDArray[np.float32] | None:
         """What was salient, where it was and where it is by now."""
-        if self._salience is None or not self.policy.vectors or self.alignment is None:
-            return self._salience
+        if self.salience is None or not self.policy.vectors or self.alignment is None:
+            return self.salience
         vectors = self.alignment.vectors - np.array(self.alignment.shift, np.int32).reshape(2, 1, 1)
         top, left = (0, 0) if self.canvas is None else self.canvas.offset
-        found = self._salience.copy()
+        found = self.salience.copy()
         h, w = found.shape
         for y, x in np.argwhere(vectors.any(0)):
             there, here = (np.array([y, x]) * MOTION_BLOCK + (top, left) + d for d in (vectors[:, y, x], 0))
             span = MOTION_BLOCK // BLOCK + 1
             y0, x0 = (np.clip(there // BLOCK, 0, (h - 1, w - 1))).astype(int)
-            weight = self._salience[y0 : y0 + span, x0 : x0 + span].max()
+            weight = self.salience[y0 : y0 + span, x0 : x0 + span].max()
             y1, x1 = np.clip(here // BLOCK, 0, (h - 1, w - 1)).astype(int)
             view = found[y1 : y1 + span, x1 : x1 + span]
             np.maximum(view, weight, out=view)
@@ -227,7 +242,7 @@ class Classifier:
     def _criticality(self) -> Array:
         """How far each block was off, more where it is salient."""
         assert self._residual is not None
-        return self._residual * (1 if self._salience is None else 1 + self._salience)
+        return self._residual * (1 if self.salience is None else 1 + self.salience)
 
     def _due(self, stale: Grid, count: int) -> Grid:
         """Of the stale blocks the oldest and most salient."""
@@ -245,9 +260,9 @@ class Classifier:
     def _roll_state(self) -> None:
         by = tuple(n // BLOCK for n in self.roll)
         if any(by):
-            age, salience = self._age, self._salience
+            age, salience = self._age, self.salience
             self._age = None if age is None else np.roll(age, by, (0, 1))
-            self._salience = None if salience is None else np.roll(salience, by, (0, 1))
+            self.salience = None if salience is None else np.roll(salience, by, (0, 1))
 
     def _inside(self, shape: tuple[int, ...]) -> Grid:
         """The blocks that the frame touches."""

@@ -22,6 +22,7 @@ from fluxcompile.runtime.canvas import Canvas
 from fluxcompile.runtime.frame import (
     DTYPES,
     FrameStats,
+    Seen,
     are_tensors,
     mask_of,
     motion_of,
@@ -36,6 +37,7 @@ from fluxcompile.runtime.miss import BLOCK, DENSE, FAR, SALIENT, Classes, Classi
 Array = npt.NDArray[Any]
 SLICE = 64
 """Blocks that are refreshed between two looks at the clock."""
+
 Salience = Callable[[Sequence[Array], tuple[int, int]], npt.NDArray[np.float32]]
 """Of a frame's outputs and the net's size: a weight in [0, 1] for each block of 8 x 8 pixels."""
 
@@ -75,6 +77,7 @@ class CpuStream:
         self._canvas = self._made_canvas() if policy.anchor else None
         self._classify = {i: Classifier(policy, self._canvas) for i in self._build.images}
         self._fresh, self._frame = True, 0
+        self._seen: Seen | None = None
         self._total = sum(layer.macs for layer in program.layers)
         exact = policy.exact
         radius = -1 if exact or policy.radius is None else min(policy.radius, FAR)
@@ -111,6 +114,63 @@ class CpuStream:
         compared, as inputs that are no images always are. motion: as `Stream` takes it; this backend follows none yet,
         a frame with motion runs dense.
         """
+        self._seen = self._look(frames, miss, motion)
+        return self.compute()
+
+    def look(self, *frames: Any) -> int:
+        """Take the next frame in without computing it: how many blocks of 8 x 8 pixels would be, all of a dense frame.
+
+        `compute` gives its outputs then; `leave` does not, or `look` at the frame after it: what missed is stale.
+        """
+        if self._seen is not None:
+            self.leave()
+        self._seen = seen = self._look(frames, None, None)
+        grids = [self._classify[i].causes for i in self._build.images]
+        if seen.fresh or not grids or any(causes is None for causes in grids):
+            return sum(math.prod(-(-n // BLOCK) for n in self._build.input_sizes[i]) for i in self._build.images)
+        return sum(int(np.count_nonzero(causes >= SALIENT)) for causes in grids if causes is not None)
+
+    def compute(self) -> Any:
+        """The outputs of the frame that was looked at."""
+        seen, self._seen = self._seen, None
+        if seen is None:
+            raise InputError("compute: there is no frame to compute; look at one first")
+        self._run(seen.arrays, {} if seen.fresh else seen.given, {} if seen.fresh else seen.bounds, seen.fresh)
+        for i, classifier in self._classify.items():
+            classifier.saw(self._salient(i), None if seen.fresh or i not in seen.given else seen.given[i])
+            if self.policy.budget_ms and classifier.causes is not None:
+                blocks = int(np.count_nonzero(classifier.causes >= SALIENT))
+                classifier.latency.saw(blocks, 1000 * (self._clock() - seen.began_s))
+        self._was_fresh, self._fresh = seen.fresh, False
+        self._frame += 1
+        return rebuild(self._template, self._build.results.leaves(seen.tensors))
+
+    def leave(self, salience: npt.NDArray[np.float32] | None = None) -> None:
+        """The frame that was looked at is computed elsewhere, and `salience` is what its outputs made salient.
+
+        Its blocks are stale from now on; `refresh` repairs them, the next frame sees what is left of them.
+        """
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            self._fresh |= seen.fresh
+            for classifier in self._classify.values():
+                classifier.leave()
+        if salience is not None:
+            for classifier in self._classify.values():
+                classifier.hint(salience)
+
+    @property
+    def salience(self) -> npt.NDArray[np.float32] | None:
+        """What the last outputs made salient, for each 8 x 8 pixels of the net's input; None where all matters."""
+        return next((classifier.salience for classifier in self._classify.values()), None)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Where the frame lies on the net's input."""
+        return (0, 0) if self._canvas is None else self._canvas.offset
+
+    def _look(self, frames: Sequence[Any], miss: Any, motion: Any) -> Seen:
+        """What a frame was found to be; what was kept has moved with the camera."""
         require_count(frames, self._inputs)
         began = self._clock()
         images, sizes = self._build.images, self._build.input_sizes
@@ -135,21 +195,14 @@ class CpuStream:
         elif self._canvas is not None:
             self._canvas.put(arrays[0])
             arrays[0] = self._canvas.image
-        self._run(arrays, {} if fresh else given, {} if fresh else bounds, fresh)
-        for i, classifier in self._classify.items():
-            classifier.saw(self._salient(i), None if fresh or i not in given else given[i])
-            if self.policy.budget_ms and classifier.causes is not None:
-                blocks = int(np.count_nonzero(classifier.causes >= SALIENT))
-                classifier.latency.saw(blocks, 1000 * (self._clock() - began))
-        self._was_fresh, self._fresh = fresh, False
-        self._frame += 1
-        return rebuild(self._template, self._build.results.leaves(are_tensors(frames)))
+        return Seen(arrays, given, bounds, fresh or self._fresh, are_tensors(frames), began)
 
-    def refresh(self, time_ms: float) -> int:
+    def refresh(self, time_ms: float, most: int | None = None) -> int:
         """Use idle time after a frame: doubtful blocks of it, the oldest and most salient, are computed in slices.
 
-        Stops before the slice that would not fit into the time; returns how many blocks were computed. The outputs of
-        the next frame are better for it. Needs a policy with `residual` and `anchor`.
+        Stops before the slice that would not fit into the time; `most` asks for so many blocks, in one slice. Returns
+        how many blocks were computed. The outputs of the next frame are better for it. Needs a policy with `residual`
+        and `anchor`.
         """
         if self._canvas is None:
             raise OptionError("refresh: only a stream whose policy has residual and anchor keeps its last frame")
@@ -159,13 +212,15 @@ class CpuStream:
             started = self._clock()
             if 1000 * (started - began) + slowest >= time_ms:
                 break
-            found = classifier.stalest(SLICE)
+            found = classifier.stalest(SLICE if most is None else most)
             if found is None or found.miss is None:
                 break
             self._run([found.image], {0: found.miss}, {0: found.bound}, fresh=False)
             classifier.refreshed(found.miss, self._salient(0))
             done += int(np.count_nonzero(found.miss)) // BLOCK**2
             slowest = max(slowest, 1000 * (self._clock() - started))
+            if most is not None:
+                break
         return done
 
     def _run(self, arrays: list[Array], given: dict[int, Array], bounds: dict[int, Array | None], fresh: bool) -> None:

@@ -23,9 +23,9 @@ from fluxcompile.tasks.classes import class_figures, compare_classes, decode_cla
 from fluxcompile.tasks.custom import Array
 from fluxcompile.tasks.delays import Delay, delay_figures, new_object_delays
 from fluxcompile.tasks.depth import compare_depth, decode_depth, depth_figures
-from fluxcompile.tasks.instances import compare_instances, decode_instances, instance_delays, shift_instances
+from fluxcompile.tasks.instances import Instances, compare_instances, decode_instances, instance_delays, shift_instances
 from fluxcompile.tasks.keypoints import compare_keypoints, decode_keypoints, keypoint_figures
-from fluxcompile.tasks.maps import compare_maps, decode_maps, map_figures, shift_maps
+from fluxcompile.tasks.maps import Maps, compare_maps, decode_maps, map_figures, shift_maps
 from fluxcompile.tasks.numbers import compare_numbers, decode_numbers, number_figures, shift_numbers
 from fluxcompile.tasks.task import Task
 
@@ -54,17 +54,20 @@ TASKS = {
         ),
         _boxes(
             "instances", decode=decode_instances, compare=compare_instances, figures=box_figures,
-            salience=salience.instances, shift=shift_instances, delays=instance_delays,
+            salience=salience.instances, shift=shift_instances, delays=instance_delays, result=Instances,
         ),
         _boxes(
             "keypoints", decode=decode_keypoints, compare=compare_keypoints, figures=keypoint_figures,
             salience=salience.keypoints,
         ),
-        Task("segment", "miou", decode_maps, compare_maps, map_figures, salience.maps, shift_maps),
+        Task("segment", "miou", decode_maps, compare_maps, map_figures, salience.maps, shift_maps, Maps),
         Task("classify", "top1", decode_classes, compare_classes, class_figures, salience.everywhere, unmoved),
-        Task("depth", "delta_105", decode_depth, compare_depth, depth_figures, salience.everywhere, shift_numbers),
         Task(
-            "regress", "likeness", decode_numbers, compare_numbers, number_figures, salience.everywhere, shift_numbers
+            "depth", "delta_105", decode_depth, compare_depth, depth_figures, salience.everywhere, shift_numbers, Maps,
+        ),
+        Task(
+            "regress", "likeness", decode_numbers, compare_numbers, number_figures, salience.everywhere, shift_numbers,
+            Maps,
         ),
     )
 }  # fmt: skip

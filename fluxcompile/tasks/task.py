@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from fluxcompile.runtime.salience import Salience
 from fluxcompile.tasks import custom
 from fluxcompile.tasks.custom import Array
@@ -17,7 +19,7 @@ class Task:
 
     `figure` names the figure that stands for all. `salience(outputs, size)` is in [0, 1] for each 8 x 8 pixels of the
     net's input. `shift(result, (dy, dx))` is the result when everything moves by so many pixels, down and to the right.
-    `delays` tells after how many frames each new object was found.
+    `result` is the type of a result; `delays` tells after how many frames each new object was found.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Task:
     figures: Callable[[Sequence[Any]], dict[str, Any]]
     salience: Callable[[Sequence[Array], tuple[int, int]], Salience]
     shift: Callable[[Any, tuple[int, int]], Any]
+    result: Any = np.ndarray
     delays: Callable[[Sequence[Any], Sequence[Any]], list[Delay]] | None = None
 
     def agreement(self, results: Sequence[Any], dense: Sequence[Any]) -> dict[str, Any]:
@@ -52,4 +55,5 @@ class Task:
             figures=custom.figures,
             salience=partial(custom.salience, salience),
             shift=partial(custom.shift, shift),
+            result=list[np.ndarray],
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fluxcompile import Frames, Policy, fluxcompile
-from fluxcompile.errors import OptionError
+from fluxcompile.errors import InputError, OptionError
 from fluxcompile.kernels import _cpu
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, parse_policy
@@ -227,3 +227,43 @@ def test_policies_by_name() -> None:
     for text, message in (("quick", "is no policy"), ("video,speed=1", "no knob"), ("residual=x", "is no number")):
         with pytest.raises(OptionError, match=message):
             parse_policy(text)
+
+
+def test_a_picture_that_is_left() -> None:
+    """What was looked at and not computed is stale; idle time repairs it, after which nothing misses."""
+    net_ = fluxcompile(seeded(Small), torch.zeros(1, 3, *SIZE), frames=Frames())
+    policy = Policy(exact=False, residual=2.0, anchor=True, dense=1.0)
+    stream = CpuStream(net_.program, policy, clock=Clock())
+    first = np.full((*SIZE, 3), 90, np.uint8)
+    second = first.copy()
+    second[16:40, 24:56] = 200
+    assert stream.look(first) == 96
+    stream.compute()
+    blocks = stream.look(second)
+    assert blocks == 12
+    stream.leave()
+    assert stream.refresh(float("inf"), most=5) == 5
+    assert stream.look(second) == 7
+    assert stream.look(second) == 7  # one that is not computed is left by itself
+    stream.leave()
+    assert stream.refresh(float("inf"), most=100) == 7
+    assert stream.look(second) == 0
+    outputs = stream.compute()
+    assert_matches(outputs, net_.dense(second))
+    with pytest.raises(InputError, match="look at one first"):
+        stream.compute()
+
+
+def test_a_cut_that_is_left() -> None:
+    """A frame that was to be dense and was not computed leaves nothing to reuse."""
+    net_ = fluxcompile(seeded(Small), torch.zeros(1, 3, *SIZE), frames=Frames())
+    stream = CpuStream(net_.program, Policy(exact=False, residual=2.0, anchor=True), clock=Clock())
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 255, (2, *SIZE, 3), np.uint8)
+    stream(first)
+    assert stream.look(second) == 96
+    stream.leave()
+    assert stream.refresh(float("inf")) == 0
+    assert_matches(stream(second), net_.dense(second))
+    assert stream.stats is not None
+    assert stream.stats.dense

@@ -1,0 +1,133 @@
+"""One camera's stream with results told at the camera's own place: what edge and cloud both run.
+
+A stream's outputs lie where the frame lay on the net's input; two streams of the same camera may hold it at different
+places. So results, and salience, are moved to where a frame in the middle of the input would have them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fluxcompile.errors import InputError
+from fluxcompile.runtime.canvas import Pair, centred
+from fluxcompile.runtime.miss import BLOCK as MISS_BLOCK
+from fluxcompile.runtime.plan import CpuStream
+from fluxcompile.runtime.salience import CELL, Salience
+from fluxcompile.runtime.transport import BLOCK, Image
+
+Array = npt.NDArray[Any]
+PER_BLOCK = (BLOCK // MISS_BLOCK) ** 2
+"""What the classifier counts, in one of the blocks that latencies are told by."""
+
+
+class Meaning(Protocol):
+    """What of a task is needed here: outputs told in words of their own, and moved (see `tasks.Task`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def result(self) -> Any: ...
+    def decode(self, outputs: Sequence[Array], size: Pair, /) -> Any: ...
+    def shift(self, result: Any, offset: Pair, /) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A frame's result and salience, both at the camera's place; `blocks` of 16 x 16 pixels were computed."""
+
+    result: Any
+    salience: Salience | None
+    blocks: float
+    work_share: float
+    dense: bool
+
+
+class Camera:
+    """Takes pictures uint8 (height, width, 3) not larger than the net's input, `size`."""
+
+    def __init__(self, stream: CpuStream, task: Meaning, size: Pair) -> None:
+        self.stream, self.task, self.size = stream, task, size
+        self._picture: Pair = (0, 0)
+        self._blocks = 0.0
+
+    @property
+    def all_blocks(self) -> float:
+        """Those of a dense frame."""
+        return float(np.prod([-(-n // MISS_BLOCK) for n in self.size])) / PER_BLOCK
+
+    def look(self, picture: Image) -> float:
+        """Take the picture in without computing it: the blocks that `compute` would."""
+        if (
+            picture.ndim != 3
+            or picture.shape[2] != 3
+            or any(n > m for n, m in zip(picture.shape, self.size, strict=False))
+        ):
+            raise InputError(f"a picture of {picture.shape}; this net takes (height, width, 3) up to {self.size}")
+        self._picture = (picture.shape[0], picture.shape[1])
+        self._blocks = (
+            self.stream.look(picture if self.stream.policy.anchor else centred(picture, self.size)) / PER_BLOCK
+        )
+        return self._blocks
+
+    def compute(self) -> Computed:
+        """The picture that was looked at."""
+        outputs = self.stream.compute()
+        stats = self.stream.stats
+        assert stats is not None
+        by = self._back()
+        result = self.task.shift(self.task.decode(_leaves(outputs), self.size), by)
+        salience = self.stream.salience
+        at_camera = None if salience is None else moved(salience, by)
+        return Computed(result, at_camera, self._blocks, stats.work_share, stats.dense)
+
+    def leave(self, salience: Salience | None = None) -> None:
+        """The picture that was looked at is computed elsewhere; what was salient there."""
+        back = self._back()
+        self.stream.leave(None if salience is None else moved(salience, (-back[0], -back[1])))
+
+    def refresh(self, blocks: float) -> float:
+        """Compute so many of the blocks that were left, oldest and most salient first; how many that were."""
+        if not self.stream.policy.anchor:
+            return 0.0
+        return self.stream.refresh(float("inf"), most=round(blocks * PER_BLOCK)) / PER_BLOCK
+
+    def reset(self) -> None:
+        self.stream.reset()
+
+    def _back(self) -> Pair:
+        """From where the picture lies on the net's input to its middle."""
+        if not self.stream.policy.anchor:
+            return 0, 0
+        offset = self.stream.offset
+        y, x = ((n - m) // 2 - at for n, m, at in zip(self.size, self._picture, offset, strict=True))
+        return y, x
+
+
+def moved(salience: Salience, by: Pair) -> Salience:
+    """Salience when everything moves by (dy, dx) pixels; a cell that comes to lie between two counts in both."""
+    for axis, pixels in enumerate(by):
+        whole, rest = divmod(pixels, CELL)
+        shifted = _along(salience, axis, whole)
+        salience = np.maximum(shifted, _along(salience, axis, whole + 1)) if rest else shifted
+    return salience
+
+
+def _along(salience: Salience, axis: int, cells: int) -> Salience:
+    found = np.zeros_like(salience)
+    n = salience.shape[axis]
+    if abs(cells) < n:
+        to, of = slice(max(cells, 0), n + min(cells, 0)), slice(max(-cells, 0), n - max(cells, 0))
+        np.moveaxis(found, axis, 0)[to] = np.moveaxis(salience, axis, 0)[of]
+    return found
+
+
+def _leaves(outputs: Any) -> list[Array]:
+    """The arrays in a tree of outputs, in order."""
+    if isinstance(outputs, dict):
+        return [leaf for value in outputs.values() for leaf in _leaves(value)]
+    if isinstance(outputs, list | tuple):
+        return [leaf for value in outputs for leaf in _leaves(value)]
+    return [] if outputs is None else [np.asarray(outputs)]

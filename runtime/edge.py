@@ -1,0 +1,263 @@
+"""The edge: for each picture the place that should answer first, and an answer always.
+
+After FluxShard's Algorithm 1: look at the picture (what missed against one's own caches), tell what each place would
+take, send it or compute it. While cloud works, edge repairs its own caches in slices; an answer that is late, or lost
+with the link, is computed here, where these caches lie. A link that idles carries pictures nobody waits for, so that
+cloud's caches stay fresh. Work is done by a `Device`, so that all this runs for real or on a virtual clock.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fluxcompile.runtime.budget import Latency
+from fluxcompile.runtime.camera import Camera, Computed
+from fluxcompile.runtime.device import Device, Work
+from fluxcompile.runtime.messages import Result
+from fluxcompile.runtime.proxy import Asked, Proxy
+from fluxcompile.runtime.schedule import Estimate, Scheduler
+from fluxcompile.runtime.transport import Image
+from fluxcompile.runtime.values import unpack
+from fluxcompile.runtime.worker import salience_of
+
+FADE = 0.8
+"""Weight of the interval between pictures so far against one."""
+SLICE_MS = 5.0
+"""Idle time is used in slices of about so long: a picture that comes waits no longer."""
+FIRST_PATIENCE_MS = 2000.0
+"""How long cloud's first answer may take, dense and of a machine nobody knows."""
+CLEARLY = 1.25
+"""Times that edge must take longer for a picture to be sent before edge has looked at it: what missed there is told by
+the picture before."""
+BEHIND = 0.05
+"""Share of the blocks by which cloud's view may differ from the picture before an idle link brings it up to date."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is in one picture, where that was found, and what it took.
+
+    place: edge or cloud. fallback: cloud was asked, or was to be, and edge answered. estimates: what each place should
+    have taken. blocks: of 16 x 16 pixels, computed for it, of `all_blocks`. sent_bytes: 0 if it was not sent.
+    """
+
+    seq: int
+    result: Any
+    place: str
+    fallback: bool
+    latency_ms: float
+    estimates: dict[str, float]
+    blocks: float
+    all_blocks: float
+    work_share: float
+    sent_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    """One picture's turn."""
+
+    seq: int
+    picture: Image
+    began_ms: float
+    estimates: dict[str, float]
+
+
+class Edge:
+    """One camera. Pictures are uint8 (height, width, 3) of one size, one after the other.
+
+    proxy: of the cloud, None for edge alone. places: those the scheduler may choose from. deadline_ms: an answer later
+    than that is worth nothing. on_answer: told of every answer.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        device: Device,
+        proxy: Proxy | None,
+        *,
+        places: tuple[str, ...] = ("edge", "cloud"),
+        deadline_ms: float | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
+    ) -> None:
+        self.camera, self.device, self.proxy = camera, device, proxy
+        self.places, self.deadline_ms, self._on_answer = places, deadline_ms, on_answer
+        self.scheduler, self.latency = Scheduler(), Latency()
+        self.background_bytes = 0
+        self._seq, self._blocks = -1, 0.0
+        self._last_ms, self._interval_ms = 0.0, 0.0
+        self._preempted = False
+        self._others: set[asyncio.Future[Any]] = set()
+        """What still runs of the last picture."""
+
+    async def __call__(self, picture: Image) -> Answer:
+        """The answer to the next picture."""
+        began_ms = self.device.now_ms()
+        await self._preempt()
+        self._seq += 1
+        self._saw_interval(began_ms)
+        there = []
+        changed = 0.0
+        if self.proxy is not None and "cloud" in self.places and self.proxy.free:
+            changed = self.proxy.changed(picture)
+            there = [self.proxy.estimate(changed)]
+        seen = False
+        if "edge" in self.places and not (there and CLEARLY * there[0].ms < self._here().ms):
+            await self._look(picture)
+            seen = True
+        here = self._here()
+        estimates = [*([here] if "edge" in self.places else []), *there]
+        chosen = self.scheduler.choose(estimates or [here])
+        turn = _Turn(self._seq, picture, began_ms, {estimate.place: estimate.ms for estimate in estimates})
+        if chosen.place == "cloud":
+            answer = await self._by_cloud(turn, changed, chosen, here.ms, seen)
+        else:
+            if not seen:
+                await self._look(picture)
+            answer = self._told(turn, await self._computed(), fallback=not estimates)
+        self._others.add(asyncio.ensure_future(self._use_idle_time(picture, answer)))
+        if self._on_answer is not None:
+            self._on_answer(answer)
+        return answer
+
+    async def close(self) -> None:
+        """Wait for what still runs, and end the connection."""
+        await self._preempt()
+        if self.proxy is not None:
+            await self.proxy.link.close()
+
+    async def _look(self, picture: Image) -> None:
+        self._blocks, _ = await self.device.run(partial(self.camera.look, picture), Work("look"))
+
+    def _here(self) -> Estimate:
+        """What the picture that was looked at last takes here."""
+        return Estimate("edge", self.latency.predict_ms(self._blocks) or 0.0)
+
+    # --- there ---
+
+    async def _by_cloud(self, turn: _Turn, changed: float, chosen: Estimate, here_ms: float, seen: bool) -> Answer:
+        assert self.proxy is not None
+        patience_ms = self.scheduler.patience_ms(chosen, here_ms, self.deadline_ms)
+        if not self.proxy.latency.known:
+            patience_ms = max(patience_ms, FIRST_PATIENCE_MS)
+        asked = await self.proxy.ask(turn.seq, turn.picture, changed, wanted=True, deadline_ms=patience_ms)
+        if not seen and "edge" in self.places:
+            await self._look(turn.picture)
+        self.camera.leave()
+        await self._repair_while(asked.answer, turn.began_ms + chosen.ms, turn.began_ms + patience_ms)
+        result = asked.answer.result() if asked.answer.done() else None
+        if result is None:
+            return await self._in_its_stead(turn, asked)
+        self._hint(result)
+        return self._told_by_cloud(turn, asked, result)
+
+    async def _in_its_stead(self, turn: _Turn, asked: Asked) -> Answer:
+        """Compute the picture here; should cloud answer before that is done, its answer counts."""
+        await self._look(turn.picture)
+        ours = asyncio.ensure_future(self._computed())
+        pending: set[asyncio.Future[Any]] = {ours} if asked.answer.done() else {ours, asked.answer}
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        result = asked.answer.result() if asked.answer.done() else None
+        if not ours.done() and result is not None:
+            self._others.add(ours)
+            return self._told_by_cloud(turn, asked, result)
+        done = await ours
+        assert self.proxy is not None
+        self.proxy.forget(asked)
+        return self._told(turn, done, fallback=True, sent_bytes=asked.num_bytes)
+
+    def _hint(self, result: Result) -> None:
+        salience = salience_of(result.salience)
+        if salience is not None:
+            self.camera.leave(salience)
+
+    def _told_by_cloud(self, turn: _Turn, asked: Asked, result: Result) -> Answer:
+        values = unpack(result.values, self.camera.task.result)
+        done = Computed(values, None, result.blocks, result.work_share, result.dense)
+        return self._told(turn, done, place="cloud", sent_bytes=asked.num_bytes)
+
+    # --- here ---
+
+    async def _computed(self) -> Computed:
+        done, took_ms = await self.device.run(
+            self.camera.compute, lambda found: Work("compute", found.blocks, found.dense)
+        )
+        self.latency.saw(done.blocks, took_ms)
+        return done
+
+    async def _repair_while(self, answer: "asyncio.Future[Result | None]", expected_ms: float, until_ms: float) -> None:
+        """Until the answer is here, or late; repair caches before it is expected."""
+        stale = True
+        while not answer.done() and (left_ms := until_ms - self.device.now_ms()) > 0:
+            blocks = self._slice(expected_ms - self.device.now_ms()) if stale else 0
+            if blocks < 1:
+                await asyncio.wait({answer}, timeout=left_ms / 1000)
+                continue
+            repair = asyncio.ensure_future(self._repair(blocks))
+            either: set[asyncio.Future[Any]] = {answer, repair}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if repair.done():
+                stale = repair.result() > 0
+            else:
+                self._others.add(repair)
+
+    async def _repair(self, blocks: float) -> float:
+        """How many blocks were."""
+        done, _ = await self.device.run(partial(self.camera.refresh, blocks), lambda found: Work("refresh", found))
+        return done
+
+    def _slice(self, left_ms: float) -> float:
+        """Blocks that are repaired at once: a slice of them, or what the time left allows where slices cost more."""
+        if left_ms <= 0:
+            return 0
+        return self.latency.most(min(SLICE_MS, left_ms)) or self.latency.most(left_ms) or 0
+
+    async def _use_idle_time(self, picture: Image, answer: Answer) -> None:
+        """Until the next picture: bring cloud's view up to date, repair one's own caches."""
+        proxy = self.proxy
+        if proxy is not None and "cloud" in self.places and proxy.free and not proxy.link.estimate.busy:
+            changed = proxy.changed(picture)
+            if answer.sent_bytes == 0 and changed > BEHIND * answer.all_blocks:
+                deadline_ms = self._interval_ms
+                asked = await proxy.ask(answer.seq, picture, changed, wanted=False, deadline_ms=deadline_ms)
+                self.background_bytes += asked.num_bytes
+        while not self._preempted:
+            left_ms = self._last_ms + self._interval_ms - self.device.now_ms()
+            blocks = self._slice(left_ms)
+            if blocks < 1 or not await self._repair(blocks):
+                return
+
+    async def _preempt(self) -> None:
+        """Idle work ends after its slice."""
+        self._preempted = True
+        if self._others:
+            await asyncio.wait(self._others)
+            for other in self._others:
+                other.result()
+            self._others.clear()
+        self._preempted = False
+
+    def _saw_interval(self, now_ms: float) -> None:
+        if self._seq == 1:
+            self._interval_ms = now_ms - self._last_ms
+        elif self._seq > 1:
+            self._interval_ms = FADE * self._interval_ms + (1 - FADE) * (now_ms - self._last_ms)
+        self._last_ms = now_ms
+
+    def _told(
+        self, turn: _Turn, done: Computed, *, place: str = "edge", fallback: bool = False, sent_bytes: int = 0
+    ) -> Answer:
+        return Answer(
+            seq=turn.seq,
+            result=done.result,
+            place=place,
+            fallback=fallback,
+            latency_ms=self.device.now_ms() - turn.began_ms,
+            estimates=turn.estimates,
+            blocks=done.blocks,
+            all_blocks=self.camera.all_blocks,
+            work_share=done.work_share,
+            sent_bytes=sent_bytes,
+        )

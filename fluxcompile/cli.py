@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fluxcompile import options
 from fluxcompile.cli_measure import ablate, bench, calibrate
+from fluxcompile.cli_remote import edge, serve
 from fluxcompile.cli_shared import (
     MODEL_HELP,
     ExampleOption,
@@ -47,6 +48,10 @@ EXTRAS = {
     "nncf": "int8",
     "onnxruntime": "bench",
     "openvino": "bench",
+    "aiohttp": "remote",
+    "cryptography": "remote",
+    "prometheus_client": "remote",
+    "ray": "cluster",
 }
 """The extra that brings a package that is not always there."""
 
@@ -231,7 +236,7 @@ def zoo(
     )
 
 
-for measuring in (bench, ablate, calibrate):
+for measuring in (bench, ablate, calibrate, serve, edge):
     app.command()(measuring)
 
 

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fluxcompile.options import Policy
 from fluxcompile.panels import Strip, panel
 from fluxcompile.runtime import report
+from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.overlay import Seen, legend
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, Writer
 from fluxcompile.tasks import Task, task_of
@@ -208,17 +209,6 @@ def boxes_in(result: Any) -> npt.NDArray[np.float32] | None:
         return None
     clear: npt.NDArray[np.float32] = result[result[:, 4] >= CLEAR]
     return clear
-
-
-def leaves(tree: Any) -> list[Array]:
-    """Return the arrays of a tree of tensors, in order; a dict by its own order."""
-    if isinstance(tree, Mapping):
-        return [leaf for value in tree.values() for leaf in leaves(value)]
-    if isinstance(tree, (list, tuple)):
-        return [leaf for value in tree for leaf in leaves(value)]
-    if tree is None:
-        return []
-    return [np.asarray(tree.detach().cpu() if hasattr(tree, "detach") else tree)]
 
 
 def largest_error(one: Array, two: Array) -> float:

@@ -1,23 +1,28 @@
 """Edge and cloud of a net: cameras and workers made of it, and the words in which a policy crosses the wire."""
 
+import asyncio
 import json
-import secrets
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Self, TypeVar
 
 from fluxcompile.errors import FluxError, InputError, OptionError
+from fluxcompile.identity import reached
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
 from fluxcompile.runtime.camera import Camera
 from fluxcompile.runtime.channel import Connect
 from fluxcompile.runtime.codecs import Codecs
-from fluxcompile.runtime.device import Device
-from fluxcompile.runtime.edge import Edge
+from fluxcompile.runtime.device import Device, ThisMachine
+from fluxcompile.runtime.edge import Answer, Edge
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.proxy import Proxy
+from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.worker import Worker
 from fluxcompile.tasks import TASKS, Task
+
+T = TypeVar("T")
 
 
 def policy_words(policy: Policy) -> str:
@@ -33,17 +38,17 @@ def policy_of(words: str) -> Policy:
         raise OptionError(f"a policy that cannot be read: {error}") from error
 
 
-def camera_of(net: Net, policy: Policy, task: Task | str | None = None) -> Camera:
+def camera_of(net: Net, policy: Policy, task: Task | str | None = None, threads: int = 1) -> Camera:
     """A camera of a net that takes camera frames, with our kernels."""
     meaning = net.task(task)
-    stream = net.stream(policy, backend="cpu", task=meaning)
+    stream = net.stream(policy, backend="cpu", task=meaning, threads=threads)
     assert isinstance(stream, CpuStream)
     return Camera(stream, meaning, net.frame_size)
 
 
-def worker_of(net: Net) -> Worker:
+def worker_of(net: Net, threads: int = 1) -> Worker:
     """What serves streams of a net, each by its own policy."""
-    return Worker(lambda policy, task: camera_of(net, policy_of(policy), task))
+    return Worker(lambda policy, task: camera_of(net, policy_of(policy), task, threads))
 
 
 def checker(net: Net) -> Callable[[str, str], str | None]:
@@ -63,11 +68,6 @@ def checker(net: Net) -> Callable[[str, str], str | None]:
     return check
 
 
-def new_token() -> str:
-    """A secret that a server and its cameras share."""
-    return secrets.token_urlsafe(24)
-
-
 def edge_of(
     net: Net,
     device: Device,
@@ -80,10 +80,11 @@ def edge_of(
     codec: str = "auto",
     crf: int | None = None,
     seed: int = 0,
+    threads: int = 1,
     **options: Any,
 ) -> Edge:
     """A camera at the edge; `connect` leads to its cloud, None keeps everything here. options: as of `Edge`."""
-    eye = camera_of(net, policy, task)
+    eye = camera_of(net, policy, task, threads)
     if connect is None:
         return Edge(eye, device, None, **options)
     if eye.task.name not in TASKS:
@@ -91,3 +92,49 @@ def edge_of(
     words = {"policy": policy_words(policy), "task": eye.task.name, "camera": camera, "token": token}
     link = Link(connect, program=net.digest, seed=seed, **words)
     return Edge(eye, device, Proxy(link, device, Codecs(codec, crf), policy.residual), **options)
+
+
+class RemoteStream:
+    """A camera whose pictures are answered here or by a server, whichever is quicker: `stream(picture)`, an `Answer`.
+
+    Its connection lives in a thread beside the caller's. Close it, or use it in a `with`.
+    """
+
+    def __init__(self, net: Net, server: str, token: str, *, policy: Policy, **options: Any) -> None:
+        connect, secret = reached(server, token)
+        self._machine = ThisMachine()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="remote", daemon=True)
+        self._thread.start()
+        self.edge = self._await(self._made(net, connect, policy=policy, token=secret, **options))
+
+    def __call__(self, picture: Image) -> Answer:
+        return self._await(self.edge(picture))
+
+    def wait_until_open(self, timeout_s: float = 10.0) -> None:
+        """Until the server has taken the camera; RefusedError where it will not, TimeoutError after a while."""
+        assert self.edge.proxy is not None
+        link = self.edge.proxy.link
+        self._await(asyncio.wait_for(link.opened.wait(), timeout_s))
+        if link.refused is not None:
+            raise link.refused
+
+    def close(self) -> None:
+        if self._loop.is_running():
+            self._await(self.edge.close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._machine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _made(self, net: Net, connect: Connect, **options: Any) -> Edge:
+        return edge_of(net, self._machine, connect, **options)
+
+    def _await(self, what: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fluxcompile.errors import InputError
 from fluxcompile.runtime.canvas import Pair, centred
+from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.miss import BLOCK as MISS_BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.salience import CELL, Salience
@@ -78,7 +79,7 @@ class Camera:
         stats = self.stream.stats
         assert stats is not None
         by = self._back()
-        result = self.task.shift(self.task.decode(_leaves(outputs), self.size), by)
+        result = self.task.shift(self.task.decode(leaves(outputs), self.size), by)
         salience = self.stream.salience
         at_camera = None if salience is None else moved(salience, by)
         return Computed(result, at_camera, self._blocks, stats.work_share, stats.dense)
@@ -122,12 +123,3 @@ def _along(salience: Salience, axis: int, cells: int) -> Salience:
         to, of = slice(max(cells, 0), n + min(cells, 0)), slice(max(-cells, 0), n - max(cells, 0))
         np.moveaxis(found, axis, 0)[to] = np.moveaxis(salience, axis, 0)[of]
     return found
-
-
-def _leaves(outputs: Any) -> list[Array]:
-    """The arrays in a tree of outputs, in order."""
-    if isinstance(outputs, dict):
-        return [leaf for value in outputs.values() for leaf in _leaves(value)]
-    if isinstance(outputs, list | tuple):
-        return [leaf for value in outputs for leaf in _leaves(value)]
-    return [] if outputs is None else [np.asarray(outputs)]

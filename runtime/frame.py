@@ -1,6 +1,6 @@
 """What every executor shares about a frame: its cost, and the model's own tree of outputs. Needs no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,3 +115,14 @@ def rebuild(template: Any, leaves: Sequence[Any]) -> Any:
 def are_tensors(frames: Sequence[Any]) -> bool:
     """Whether results are given as torch tensors: as the frames came."""
     return any(type(f).__module__.partition(".")[0] == "torch" for f in frames)
+
+
+def leaves(tree: Any) -> list[npt.NDArray[Any]]:
+    """Return the arrays of a tree of tensors, in order; a dict by its own order."""
+    if isinstance(tree, Mapping):
+        return [leaf for value in tree.values() for leaf in leaves(value)]
+    if isinstance(tree, (list, tuple)):
+        return [leaf for value in tree for leaf in leaves(value)]
+    if tree is None:
+        return []
+    return [np.asarray(tree.detach().cpu() if hasattr(tree, "detach") else tree)]

@@ -63,6 +63,11 @@ class Proxy:
         """Of what cloud sees."""
         return b"" if self._sender is None else self._sender.digest
 
+    @property
+    def view(self) -> Image | None:
+        """What cloud sees; None before the first picture."""
+        return None if self._sender is None else self._sender.view
+
     def changed(self, picture: Image) -> float:
         """Blocks of 16 x 16 pixels that differ from the picture that was sent last; all of them where none was."""
         sender = self._sender

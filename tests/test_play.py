@@ -9,7 +9,8 @@ import pytest
 from fluxcompile.options import Policy
 from fluxcompile.pages import layers_of, run_of, settings_of, timeline_of
 from fluxcompile.panels import PICTURES, Strip, panel
-from fluxcompile.play import Playback, Setting, boxes_in, largest_error, leaves, play
+from fluxcompile.play import Playback, Setting, boxes_in, largest_error, play
+from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.overlay import CAUSES, Seen
 from fluxcompile.runtime.salience import everywhere
 from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit

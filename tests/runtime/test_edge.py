@@ -9,9 +9,11 @@ import pytest
 
 from fluxcompile import Policy
 from fluxcompile.errors import InputError
-from fluxcompile.remote import camera_of
+from fluxcompile.remote import camera_of, policy_words
 from fluxcompile.runtime.edge import Answer, Edge
-from fluxcompile.runtime.messages import Frame, Received
+from fluxcompile.runtime.messages import VERSION, Frame, Hello, Received, encode
+from fluxcompile.runtime.protocol import EdgeEnd
+from fluxcompile.runtime.transport import Sender
 from fluxcompile.testbed.clock import run_virtually
 from fluxcompile.testbed.devices import Modelled
 from fluxcompile.testbed.network import Shape, Trace
@@ -367,6 +369,35 @@ def test_deadlines() -> None:
     held = run(main(100.0))
     assert max(answer.latency_ms for answer in held) <= 110
     assert any(answer.fallback for answer in held)
+
+
+def test_a_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks much and reads nothing is cut off; what waits for him stays small."""
+    monkeypatch.setattr("fluxcompile.runtime.serve.SLOW_READER_BYTES", 4000)
+
+    async def main() -> tuple[int, int]:
+        here = world()
+        pipe = await here.connect()
+        hello = Hello(VERSION, b"", small_net().digest, policy_words(MOVING), "segment", "slow")
+        end = EdgeEnd(0.0, token="secret", hello=hello)
+        pipe.write(end.take_out())
+        while end.state != "open":
+            list(end.receive(await pipe.read(), 0.0))
+            pipe.write(end.take_out())
+        here.down.trace = Trace.constant(0.001)
+        sender, most = Sender(SIZE), 0
+        _, theirs = here.pipes[-1]
+        for seq, picture in enumerate(pictures(400)):
+            pipe.write(encode(Frame(seq, True, 0.0, sender.send(picture, "raw"))))
+            await asyncio.sleep(0.02)
+            most = max(most, theirs.backlog)
+            if not here.server._connections:
+                return seq, most
+        return 400, most
+
+    frames, most = run(main())
+    assert 0 < frames < 400
+    assert 4000 < most < 8000
 
 
 def test_bad_pictures() -> None:

@@ -1,0 +1,231 @@
+"""The commands of edge and cloud: serve, edge."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from fluxcompile.cli_shared import JsonOption, console, print_json
+from fluxcompile.errors import OptionError
+from fluxcompile.net import load
+from fluxcompile.options import parse_policy
+
+if TYPE_CHECKING:
+    from fluxcompile.runtime.edge import Answer
+    from fluxcompile.runtime.video import Image
+
+log = logging.getLogger("fluxcompile")
+IDENTITY = Path.home() / ".fluxcompile" / "server"
+FIRST_PORT = 7080
+TokenOption = Annotated[str | None, typer.Option(help="What `serve` printed; or FLUX_TOKEN.", envvar="FLUX_TOKEN")]
+ProgramArgument = Annotated[Path, typer.Argument(metavar="NET.flux", help="What `fluxcompile compile` wrote.")]
+
+
+def serve(
+    net: ProgramArgument,
+    host: Annotated[str, typer.Option(help="Address to listen at; off this machine, TLS is used.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = FIRST_PORT,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that streams are shared among.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of each process.")] = 1,
+    cameras: Annotated[int, typer.Option(min=1, help="The most that are taken.")] = 64,
+    metrics: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz; 0 for none.")] = 0,
+    identity: Annotated[Path, typer.Option(help="Folder of the certificate and the secret, made once.")] = IDENTITY,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Keep streams on a Ray cluster: auto, local or its address.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve cameras that run NET.flux, until Ctrl-C; then let what is under way be answered."""
+    from fluxcompile.identity import identity as identity_of
+    from fluxcompile.runtime.serve import Limits
+    from fluxcompile.serving import Serving
+    from fluxcompile.serving import serve as serve_
+
+    program = load(net)
+    program.frame_size  # noqa: B018  refused now rather than at the first camera
+    how = Serving(host, port, workers, threads, metrics, Limits(cameras=cameras))
+
+    def on_ready(taken: int, token: str) -> None:
+        if as_json:
+            print(json.dumps({"host": host, "port": taken, "token": token, "program": program.digest}), flush=True)
+            return
+        console.print(f"serving {net} at {host}:{taken}; a camera connects with", highlight=False, soft_wrap=True)
+        command = f"  fluxcompile edge {net.name} --camera CLIP --server {host}:{taken} --token {token}"
+        console.print(command, highlight=False, markup=False, soft_wrap=True)
+
+    async def main() -> None:
+        pools = None
+        if cluster is not None:
+            from fluxcompile.cluster import ray_pools
+
+            pools = ray_pools(net, cluster)
+        await serve_(program, net, identity_of(identity), how, on_ready, pools)
+
+    asyncio.run(main())
+
+
+def edge(
+    net: ProgramArgument,
+    camera: Annotated[str, typer.Option(metavar="CLIP", help="A video file, rtsp:// address or camera index.")],
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the cloud; without it, edge alone.")
+    ] = None,
+    token: TokenOption = None,
+    policy: Annotated[str, typer.Option(help="As of `run`.")] = "video",
+    task: Annotated[str | None, typer.Option(help="What the outputs mean; guessed from their shapes.")] = None,
+    places: Annotated[str, typer.Option(help="Where frames may be computed.")] = "edge,cloud",
+    codec: Annotated[str, typer.Option(help="h264, jpeg, raw, or auto for the quickest.")] = "auto",
+    crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264: higher is smaller and coarser.")] = None,
+    deadline_ms: Annotated[
+        float | None, typer.Option(min=1, help="An answer later than that is worth nothing.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.1, help="Of a file; its own rate when not given.")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    page: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of a live page on this machine.")] = None,
+    log_file: Annotated[Path | None, typer.Option("--log", help="A line of JSON for each answer.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run NET.flux on a camera: here, or on the server, whichever answers first."""
+    from fluxcompile.identity import reached
+    from fluxcompile.remote import edge_of
+    from fluxcompile.runtime.device import ThisMachine
+    from fluxcompile.runtime.video import probe
+
+    program = load(net)
+    chosen, about = parse_policy(policy), probe(camera)
+    wanted = tuple(word.strip() for word in places.split(",") if word.strip())
+    if not wanted or set(wanted) - {"edge", "cloud"}:
+        raise OptionError(f"--places is {places!r}; use edge, cloud or both")
+    if server is not None and token is None:
+        raise OptionError("--server needs --token, which `fluxcompile serve` prints")
+    connect, secret = reached(server, token) if server is not None and token is not None else (None, "")
+    name = Path(camera).stem or camera
+
+    async def main() -> list["Answer"]:
+        machine = ThisMachine()
+        one = edge_of(
+            program, machine, connect, policy=chosen, token=secret, task=task, camera=name, codec=codec, crf=crf,
+            places=wanted, deadline_ms=deadline_ms, threads=threads,
+        )  # fmt: skip
+        live = None
+        if page is not None:
+            from fluxcompile.live import LivePage
+
+            live = LivePage(one, f"{net.name} on {name}")
+            taken = await live.start("127.0.0.1", page)
+            console.print(f"live at http://127.0.0.1:{taken}/", highlight=False)
+        answers: list[Answer] = []
+        pictures = _pictures(camera, program, chosen.anchor, frames)
+        loop, began = asyncio.get_running_loop(), 0.0
+        every_s = 1 / (fps or about.fps) if about.num_frames is not None else 0.0
+        try:
+            if one.proxy is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(one.proxy.link.opened.wait(), 5.0)
+                if one.proxy.link.refused is not None:
+                    raise one.proxy.link.refused
+            with _Log(log_file) as written:
+                while (picture := await asyncio.to_thread(next, pictures, None)) is not None:
+                    began = began or loop.time()
+                    await asyncio.sleep(max(0.0, began + len(answers) * every_s - loop.time()))
+                    answer = await one(picture)
+                    answers.append(answer)
+                    written.add(answer)
+                    if live is not None:
+                        live.show(picture, answer)
+        except asyncio.CancelledError:
+            pass  # Ctrl-C: what was done is told
+        finally:
+            await one.close()
+            if live is not None:
+                await live.stop()
+            machine.close()
+        return answers
+
+    answers = asyncio.run(main())
+    if not answers:
+        raise OptionError(f"{camera}: no frame to play")
+    _tell(summary(answers), as_json)
+
+
+def summary(answers: "list[Answer]") -> dict[str, Any]:
+    """What a run was, in numbers."""
+    latencies = [answer.latency_ms for answer in answers]
+    return {
+        "frames": len(answers),
+        "latency_ms": mean(latencies),
+        "latency_p95_ms": float(np.percentile(latencies, 95)),
+        "latency_worst_ms": max(latencies),
+        "cloud_share": mean(answer.place == "cloud" for answer in answers),
+        "fallbacks": sum(answer.fallback for answer in answers),
+        "hit_ratio": mean(1 - answer.blocks / answer.all_blocks for answer in answers),
+        "work_share": mean(answer.work_share for answer in answers),
+        "bytes_per_frame": mean(answer.sent_bytes for answer in answers),
+    }
+
+
+def _tell(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(told)
+        return
+    console.print(
+        f"{told['frames']} frames, latency {told['latency_ms']:.1f} ms (95 % below {told['latency_p95_ms']:.1f}), "
+        f"{told['cloud_share']:.0%} answered by cloud, {told['fallbacks']} in its stead, "
+        f"{told['hit_ratio']:.1%} of the blocks reused, {told['bytes_per_frame'] / 1000:.1f} kB sent a frame",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _pictures(camera: str, program: Any, anchored: bool, count: int | None) -> "Iterator[Image]":
+    """The camera's frames at the size that the net takes, with a margin where an anchor moves them."""
+    from fluxcompile.runtime.video import fit, frames
+
+    size, margin = program.frame_size, program.margin if anchored else (0, 0)
+    for image in frames(camera, count=count):
+        fitted, placement = fit(image, size[0], size[1], margin=margin)
+        yield np.ascontiguousarray(placement.crop(fitted) if anchored else fitted)
+
+
+class _Log:
+    """A line for each answer; a disk that is full costs lines, never answers."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "_Log":
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    def add(self, answer: "Answer") -> None:
+        if self._file is None:
+            return
+        row = {"time": time.time(), "seq": answer.seq, "place": answer.place, "fallback": answer.fallback}
+        row |= {"latency_ms": round(answer.latency_ms, 3), "estimates": answer.estimates, "blocks": answer.blocks}
+        row |= {"work_share": answer.work_share, "sent_bytes": answer.sent_bytes}
+        try:
+            self._file.write(json.dumps(row) + os.linesep)
+            self._file.flush()
+        except OSError as error:
+            log.warning("%s: %s; the run goes on without its log", self._path, error.strerror or error)
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None

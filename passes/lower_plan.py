@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fluxcompile.geometry import dim_size, free_shape, has_rows, is_placed, to_rows
+from fluxcompile.geometry import free_shape, has_rows, to_rows
 from fluxcompile.ir import constant_value, inputs, op_name, output, shape
 from fluxcompile.ops import flux
 from fluxcompile.passes.emit_program import emit_op, plain_argument
@@ -253,9 +253,14 @@ class Lowering:
         dtype = node.meta["val"].dtype
         self.masks.known[node.meta["miss"]] = mask = self.masks.new(layout(node).rows)
         value = fresh(layout(node), fixed=True)
-        dims = [d for d in layout(node).dims if dim_size(d) > 1]
-        planar = bool(dims) and is_placed(dims[-1])
-        self.step("input", mask=mask, out=part_of(value), planar=planar, dtype=DTYPES[dtype], name=node.name)
+        size = shape(node)
+        rows = to_rows(np.arange(int(np.prod(size))).reshape(size), value.layout)
+        flat = np.arange(rows.size)
+        planar = not layout(node).is_global and np.array_equal(rows.T.reshape(-1), flat)
+        args: dict[str, Any] = {"planar": planar, "dtype": DTYPES[dtype], "name": node.name}
+        if not planar and not np.array_equal(rows.reshape(-1), flat):
+            args["layout"] = str(value.layout)  # its places lie between its channels
+        self.step("input", mask=mask, out=part_of(value), **args)
         self.values[reference] = value
 
     def _output(self, index: int, node: Any) -> None:

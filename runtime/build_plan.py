@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import ProgramError
+from fluxcompile.geometry import Layout, parse_layout
 from fluxcompile.kernels import _cpu
 from fluxcompile.kernels.cpu import act_term
 from fluxcompile.kernels.pack import pack_conv2d, pack_conv_transpose2d, window_taps
@@ -43,6 +44,8 @@ class Builder:
         self._input_masks: list[int] = []
         self.inputs: list[int] = []
         self.input_sizes: list[tuple[int, int]] = []
+        self.input_layouts: dict[int, Layout] = {}
+        """Of the inputs that come neither channel by channel nor place by place."""
         self.results = Results()
         self._regions: list[tuple[int, Region]] = []
         self.costs: list[tuple[int, list[int], int]] = []  # (layer, steps, rows)
@@ -227,8 +230,10 @@ class Builder:
 
     # --- frames, results, regions ---
 
-    def _input(self, step: Step, out: Array, planar: bool, dtype: str, name: str) -> None:
+    def _input(self, step: Step, out: Array, planar: bool, dtype: str, name: str, layout: str = "") -> None:
         h, w, c = out.shape
+        if layout:
+            self.input_layouts[len(self.inputs)] = parse_layout(layout)
         self.frame_shapes.append((c, h, w) if planar else (h, w, c))
         self.references.append((planar, out))
         self._input_masks.append(self._mask(step.mask))

@@ -95,6 +95,20 @@ def mask_of(value: Any, size: Sequence[int]) -> npt.NDArray[np.bool_]:
     return np.ascontiguousarray(array)
 
 
+def masks_of(value: Any, sizes: Mapping[int, Sequence[int]], count: int) -> dict[int, npt.NDArray[np.bool_]]:
+    """The masks of new pixels by input: one for all images, or a list with one for each input, None to compare it.
+
+    sizes: of those of the `count` inputs that are images.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, list | tuple):
+        return {i: mask_of(value, size) for i, size in sizes.items()}
+    if len(value) != count:
+        raise InputError(f"miss: a list of {len(value)} masks, the net takes {count} inputs; None compares one")
+    return {i: mask_of(value[i], size) for i, size in sizes.items() if value[i] is not None}
+
+
 def require_count(frames: Sequence[Any], inputs: Sequence[Input]) -> None:
     if len(frames) != len(inputs):
         names = ", ".join(i.name for i in inputs)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import InputError, OptionError, ProgramError
+from fluxcompile.geometry import to_rows
 from fluxcompile.kernels.cpu import best_variant
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
@@ -24,7 +25,7 @@ from fluxcompile.runtime.frame import (
     FrameStats,
     Seen,
     are_tensors,
-    mask_of,
+    masks_of,
     motion_of,
     not_finite,
     rebuild,
@@ -111,8 +112,8 @@ class CpuStream:
         """The model's outputs for the next frame: torch tensors if it was one, else numpy arrays.
 
         miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
-        compared, as inputs that are no images always are. motion: as `Stream` takes it; this backend follows none yet,
-        a frame with motion runs dense.
+        compared, as inputs that are no images always are. A list has one of these for each input.
+        motion: as `Stream` takes it; this backend follows none yet, a frame with motion runs dense.
         """
         self._seen = self._look(frames, miss, motion)
         return self.compute()
@@ -176,7 +177,8 @@ class CpuStream:
         images, sizes = self._build.images, self._build.input_sizes
         arrays = [self._array(i, f) for i, f in enumerate(frames)]
         field = motion_of(motion, self._motion)
-        given = {} if miss is None else {i: mask_of(miss, sizes[i]).view(np.uint8) for i in images}
+        masks = masks_of(miss, {i: sizes[i] for i in images}, len(self._inputs))
+        given: dict[int, Array] = {i: mask.view(np.uint8) for i, mask in masks.items()}
         fresh = self._fresh or (field is not None and bool(field.any()))
         bounds: dict[int, Array | None] = {}
         if self._canvas is not None:
@@ -259,7 +261,8 @@ class CpuStream:
         """The frame as a dense array: of the input's shape, or of three dimensions where it may be smaller."""
         spec = self._inputs[index]
         if self._canvas is None:
-            return _checked(frame, spec)
+            checked, at = _checked(frame, spec), self._build.input_layouts.get(index)
+            return checked if at is None else np.ascontiguousarray(to_rows(checked, at))
         array, dtype = to_array(frame), np.dtype(DTYPES[spec.dtype])
         while array.ndim > 3 and array.shape[0] == 1:
             array = array[0]

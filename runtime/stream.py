@@ -16,7 +16,7 @@ from fluxcompile.runtime.execute import TYPES, Executor, constants
 from fluxcompile.runtime.frame import (
     FrameStats,
     are_tensors,
-    mask_of,
+    masks_of,
     motion_of,
     not_finite,
     rebuild,
@@ -80,7 +80,8 @@ class Stream:
         self._classify = Classifier(policy)
         self._frame = 0
         self._total = sum(layer.macs for layer in program.layers)
-        self._placed = next((i for i in self._roles["input"] if i.layout), None)
+        images = (i for i in self._roles["input"] if i.layout and parse_layout(i.layout).map_dims)
+        self._placed = next(images, None)
 
     def reset(self) -> None:
         """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
@@ -95,7 +96,7 @@ class Stream:
         """The model's outputs for the next frame.
 
         miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
-        compared.
+        compared. A list has one of these for each input.
         motion: where content came from, int (2, blocks_y, blocks_x): one vector (dy, dx) in frame pixels per block of
         16 x 16 pixels, so that pixel p now holds what p + (dy, dx) held. None: nothing moved. Any motion is safe in
         exact mode; a right one saves work.
@@ -143,13 +144,16 @@ class Stream:
 
     def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
         """The frames with the pixels outside the mask as they were."""
+        specs, dims = self._roles["input"], {}
+        for i, spec in enumerate(specs):
+            placed = parse_layout(spec.layout).map_dims if spec.layout else None
+            if placed is not None:
+                dims[i] = placed
+        sizes = {i: [specs[i].shape[d] for d in placed] for i, placed in dims.items()}
         found = {}
-        for spec in self._roles["input"]:
-            dims = parse_layout(spec.layout).map_dims if spec.layout else None
-            if dims is None:
-                continue
-            mask = torch.from_numpy(mask_of(miss, [spec.shape[d] for d in dims]))
-            wide = mask.reshape([n if d in dims else 1 for d, n in enumerate(spec.shape)])
+        for i, mask in masks_of(miss, sizes, len(specs)).items():
+            spec, placed = specs[i], dims[i]
+            wide = torch.from_numpy(mask).reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
             found[spec.name] = torch.where(wide, values[spec.name], old[f"cache_{spec.name}"])
         return found
 

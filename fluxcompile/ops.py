@@ -37,6 +37,12 @@ class Op:
         return getattr(torch.ops.flux, self.name).default
 
 
+def operator_of(name: str) -> Any:
+    """The torch operator that a program calls `namespace.name.overload`; None where this torch has none."""
+    namespace, packet, overload = name.split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), packet, None), overload, None)
+
+
 TABLE: dict[str, Op] = {}
 _library = torch.library.Library("flux", "DEF")
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ class Op(msgspec.Struct, omit_defaults=True):
     layer: int = -1
     lists: list[tuple[str, int]] = []
     body: "Graph | None" = None
+
+
+def bind(value: Any, named: Callable[[str, str], Any]) -> Any:
+    """An op's argument with every {kind: name} in it replaced by `named(kind, name)`."""
+    if isinstance(value, list | tuple):
+        return [bind(v, named) for v in value]
+    if isinstance(value, dict):
+        ((kind, name),) = value.items()
+        return named(kind, name)
+    return value
 
 
 class Input(msgspec.Struct, omit_defaults=True):
@@ -136,8 +147,25 @@ class Layer(msgspec.Struct, omit_defaults=True):
     reason: str = ""
 
 
+class Part(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Which part of a partitioned net a program is.
+
+    side: "edge" or "cloud". whole: a digest of the net and where it was cut, the same in both parts. boundary: names of
+    the maps that cross. leaves: which of the whole's outputs this part gives, in order; `template` is their tree.
+    """
+
+    side: str
+    whole: str
+    boundary: list[str]
+    leaves: list[int]
+    template: Any
+
+
 class Program(msgspec.Struct, omit_defaults=True):
-    """A compiled net: the blocked graph, the dense one it must equal, constants and what is known of each layer."""
+    """A compiled net: the blocked graph, the dense one it must equal, constants and what is known of each layer.
+
+    `options` are what it was compiled with, so that its parts can be compiled alike.
+    """
 
     graphs: dict[str, Graph]
     layers: list[Layer]
@@ -146,6 +174,8 @@ class Program(msgspec.Struct, omit_defaults=True):
     frames: dict[str, Any] | None = None
     policy: dict[str, Any] = {}
     plan: Plan | None = None
+    options: dict[str, Any] = {}
+    part: Part | None = None
     constants: dict[str, npt.NDArray[Any]] = {}
 
     def digest(self) -> str:

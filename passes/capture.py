@@ -239,7 +239,7 @@ def _unlifted(program: ExportedProgram) -> GraphModule:
                 value = state[name] if name in state else program.constants.get(node.name)
                 if not isinstance(value, Tensor):
                     raise CaptureError(f"{name}: the model holds a {type(value).__name__} object, not a tensor")
-                _assign(root, name, value.detach())
+                assign(root, name, value.detach())
                 env[node] = graph.get_attr(name)
             env[node].meta["val"] = node.meta["val"]
         elif node.op == "call_function" and node.target is operator.getitem and node.args[0] in native:
@@ -271,7 +271,7 @@ def _unlifted(program: ExportedProgram) -> GraphModule:
     return module
 
 
-def _assign(root: nn.Module, name: str, value: Tensor) -> None:
+def assign(root: nn.Module, name: str, value: Tensor) -> None:
     """root.a.b.c = value, with plain modules in between."""
     *parents, leaf = name.split(".")
     at = root

@@ -35,7 +35,8 @@ def infer_domains(module: GraphModule) -> int:
     opaque = 0
     for node in module.graph.nodes:
         if node.op == "placeholder":
-            node.meta["domain"] = _input_domain(node, module.meta.get("frames_layout"))
+            if "domain" not in node.meta:  # what crosses a boundary keeps its places
+                node.meta["domain"] = _input_domain(node, module.meta.get("frames_layout"))
         elif node.op == "call_function":
             node.meta["domain"] = found = _infer(node)
             opaque += bool(found.opaque)

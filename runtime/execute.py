@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fluxcompile.errors import ProgramError
-from fluxcompile.ops import TABLE
-from fluxcompile.program import Graph, Op, Program
+from fluxcompile.ops import TABLE, operator_of
+from fluxcompile.program import Graph, Op, Program, bind
 
 TYPES = {
     "f32": torch.float32,
@@ -33,14 +33,14 @@ def resolve(op: Op) -> Callable[..., Any]:
     """The callable an op names."""
     if op.op == "getitem":
         return operator.getitem
-    namespace, name, overload = op.op.split(".")
+    namespace, name, _ = op.op.split(".")
     if namespace == "flux":
         if name not in TABLE:
             raise ProgramError(
                 f"{op.name}: unknown op {op.op}; this program was made by another version of fluxcompile"
             )
         return TABLE[name].reference
-    found = getattr(getattr(getattr(torch.ops, namespace), name, None), overload, None)
+    found = operator_of(op.op)
     if found is None:
         raise ProgramError(f"{op.name}: this torch ({torch.__version__}) has no operator {op.op}; use a newer torch")
     return found  # type: ignore[no-any-return]
@@ -109,16 +109,14 @@ class Executor:
         return tuple(results)
 
     def _bind(self, value: Any, env: Mapping[str, Any]) -> Any:
-        if isinstance(value, list | tuple):
-            return [self._bind(v, env) for v in value]
-        if isinstance(value, dict):
-            ((kind, name),) = value.items()
+        def named(kind: str, name: str) -> Any:
             if kind == "%":
                 return env[name]
             if kind == "@":
                 return self.values[name]
             return TYPES[name] if kind == "dtype" else float(name)
-        return value
+
+        return bind(value, named)
 
 
 def _names(value: Any) -> list[str]:

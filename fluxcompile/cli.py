@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fluxcompile.runtime.video import Image, Placement
 
 EXTRAS = {
+    "networkx": "compile",
     "torch": "compile",
     "onnx": "onnx",
     "av": "video",

@@ -1,5 +1,6 @@
 """What `fluxcompile()` and `load()` return: a compiled net, its streams and what is known of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
     from fluxcompile.calibrate import Calibration
+    from fluxcompile.partition import Partition
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
     from fluxcompile.tasks import Task
@@ -137,6 +139,17 @@ class Net:
         if found.policy is not None:
             self.program.policy = found.policy.to_json()
         return found
+
+    def partition(self, at: "str | int | Sequence[str]", **options: Any) -> "Partition":
+        """Two nets, for the edge and the cloud, that run one after the other as this one does.
+
+        at: "edge" or "cloud" for the whole net on one side; the modules or layers after which to cut, by the names that
+            `explain` prints; the number of one of the cuts that "auto" compares; "auto" for the fastest.
+        options: as of `fluxcompile.partition.partition`. `.explain()` of the result is the table of cuts.
+        """
+        from fluxcompile.partition import partition
+
+        return partition(self, at, **options)
 
     def dense(self, *frames: Any) -> Any:
         """Plain dense inference: the outputs an exact stream must equal, tensors or arrays as the frame is."""

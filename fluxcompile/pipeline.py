@@ -121,6 +121,20 @@ def fluxcompile(
     captured = capture(model, example)
     run = _Runner(set(without), {"attention": attention, "frames": frames})
     run(captured, "captured", CAPTURED)
+    return _compiled(captured, run, captured.meta["template"], frames=frames, policy=policy)
+
+
+def compile_part(module: GraphModule, whole: Program, template: Any, frames: Frames | None) -> Program:
+    """The program of a part of a net, a graph whose captured passes ran before; compiled as the whole was."""
+    run = _Runner(set(whole.options.get("without", ())), {"attention": whole.options.get("attention", "exact")})
+    return _compiled(module, run, template, frames=frames, policy=Policy(**whole.policy)).program
+
+
+def _compiled(
+    captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy | None
+) -> Net:
+    """What follows the captured passes."""
+    attention = run.options["attention"]
     dense = copy_graph(captured)
     run(captured, "captured", ANALYSES)
     layers = captured.meta["layers"]
@@ -139,11 +153,12 @@ def fluxcompile(
         Program(
             graphs=graphs,
             layers=_layers(blocked, layers),
-            template=captured.meta["template"],
+            template=template,
             text=text(blocked),
             frames=asdict(frames) if frames else None,
             policy=(policy or Policy()).to_json(),
             plan=plan,
+            options={"attention": attention, "without": sorted(run.without)},
             constants={k: v.detach().clone().contiguous().numpy() for k, v in constants.items()},
         )
     )

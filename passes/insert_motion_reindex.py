@@ -8,8 +8,8 @@
     %source: i64[4096] = flux.source(%shift, width=64)
 
 Every value with a place gets `meta["shift"]` and `meta["source"]`; `insert_misses` adds a miss wherever operands moved
-apart, and each cache made later goes through `flux.motion_reindex`. Left alone: nets whose inputs differ in size.
-Values on a turned grid and values without a place do not move.
+apart, and each cache made later goes through `flux.motion_reindex`. Left alone: nets whose inputs differ in size or are
+tokens of several maps. Values on a turned grid and values without a place do not move.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def insert_motion_reindex(module: GraphModule) -> int:
     """Returns the number of grids that can move."""
     frames = [n for n in inputs(module) if not layout(n).is_global]
     sizes = {(layout(n).grid.h, layout(n).grid.w) for n in frames}
-    if len(sizes) != 1:
+    if len(sizes) != 1 or any(layout(n).chain for n in frames):
         return 0
     h, w = sizes.pop()
     with fake_mode(module):

@@ -8,6 +8,8 @@ from torch import nn
 from fluxcompile.options import TILE_PIXELS
 from fluxcompile.passes.choose_granularity import choose_granularity
 from fluxcompile.passes.flow import layout
+from fluxcompile.passes.infer_domains import infer_domains
+from fluxcompile.passes.partition import split
 from tests.helpers import Do, assert_left_alone, placed
 
 
@@ -33,6 +35,21 @@ max_pool2d_5 (2, 2) 3x8 /64,16 +63/2,15/2
 flatten       3x8 /64,16 +63/2,15/2""",
     )
     assert_left_alone(choose_granularity, module)
+
+
+def test_a_boundary_map_counts_the_pixels_of_its_cells() -> None:
+    """The cloud's tiles lie over those of the whole net."""
+    module = placed(nn.Sequential(nn.MaxPool2d(4), nn.MaxPool2d(2), nn.MaxPool2d(2)), (1, 2, 192, 128))
+    (first, *_) = (n for n in module.graph.nodes if n.op == "call_function")
+    cloud = split(module, {first}).cloud
+    for part in (module, cloud):
+        infer_domains(part)
+        choose_granularity(part)
+    later = {
+        n.name: n.meta["tile"] for n in module.graph.nodes if n.name in ("max_pool2d", "max_pool2d_1", "max_pool2d_2")
+    }
+    assert later == {n.name: n.meta["tile"] for n in cloud.graph.nodes if "tile" in n.meta}
+    assert set(later.values()) == {(8, 8), (4, 4), (2, 2)}
 
 
 @pytest.mark.parametrize(

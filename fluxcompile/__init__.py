@@ -9,7 +9,15 @@ outputs = stream(frame)
 
 from typing import TYPE_CHECKING, Any
 
-from fluxcompile.errors import CaptureError, FluxError, InputError, OptionError, ProgramError, VerifyError
+from fluxcompile.errors import (
+    BoundaryError,
+    CaptureError,
+    FluxError,
+    InputError,
+    OptionError,
+    ProgramError,
+    VerifyError,
+)
 from fluxcompile.net import Explanation, Net, load
 from fluxcompile.options import Frames, Policy
 
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
     from fluxcompile.pipeline import fluxcompile, pass_names
 
 __all__ = [
+    "BoundaryError",
     "CaptureError",
     "Explanation",
     "FluxError",

@@ -42,5 +42,9 @@ class TransportError(FluxError):
     """A packet of a picture is damaged, out of turn or not what it says: send a key packet."""
 
 
+class BoundaryError(FluxError):
+    """Bytes of boundary maps are damaged, out of order, or of another partition."""
+
+
 class VerifyError(FluxError):
     """A pass left a graph that breaks its stage's rules: a bug in the compiler, please report it."""

@@ -153,7 +153,8 @@ class Stream:
         found = {}
         for i, mask in masks_of(miss, sizes, len(specs)).items():
             spec, placed = specs[i], dims[i]
-            wide = torch.from_numpy(mask).reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
+            turned = mask.T.copy() if placed[0] > placed[1] else mask
+            wide = torch.from_numpy(turned).reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
             found[spec.name] = torch.where(wide, values[spec.name], old[f"cache_{spec.name}"])
         return found
 

@@ -15,6 +15,7 @@ from fluxcompile.errors import (
     FluxError,
     InputError,
     OptionError,
+    ProfileError,
     ProgramError,
     VerifyError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Net",
     "OptionError",
     "Policy",
+    "ProfileError",
     "ProgramError",
     "VerifyError",
     "fluxcompile",

@@ -42,6 +42,10 @@ class TransportError(FluxError):
     """A packet of a picture is damaged, out of turn or not what it says: send a key packet."""
 
 
+class ProfileError(FluxError):
+    """A device profile is missing, damaged, or none of this net."""
+
+
 class BoundaryError(FluxError):
     """Bytes of boundary maps are damaged, out of order, or of another partition."""
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fluxcompile.runtime.budget import Latency
 from fluxcompile.runtime.camera import Camera, Computed
 from fluxcompile.runtime.device import Device, Work
+from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
 from fluxcompile.runtime.schedule import Estimate, Scheduler

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from fluxcompile.kernels import _cpu
 from fluxcompile.options import Policy
 from fluxcompile.runtime.blocks import block_residual
-from fluxcompile.runtime.budget import Latency
 from fluxcompile.runtime.canvas import Canvas, Pair
 from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.grids import around, near
+from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.motion import BLOCK as MOTION_BLOCK
 from fluxcompile.runtime.motion import Alignment, Exposure, Reference, align
 

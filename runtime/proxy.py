@@ -13,9 +13,9 @@ import numpy as np
 
 from fluxcompile.errors import ProtocolError
 from fluxcompile.runtime.blocks import block_residual
-from fluxcompile.runtime.budget import Latency
 from fluxcompile.runtime.codecs import Choice, Codecs
 from fluxcompile.runtime.device import Device, Work
+from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.messages import Frame, Message, Received, Result, Skipped
 from fluxcompile.runtime.schedule import Estimate

@@ -99,7 +99,7 @@ def test_wheel_holds_every_room(built: dict[str, Path], repo: Path) -> None:
         f"fluxcompile/{path.relative_to(repo).as_posix().removeprefix('fluxcompile/')}"
         for room in ("fluxcompile", *ROOMS)
         for path in (repo / room).rglob("*")
-        if path.suffix in (".py", ".pyi", ".html", ".txt", ".typed") and path.name != "CMakeLists.txt"
+        if path.suffix in (".py", ".pyi", ".html", ".json", ".txt", ".typed") and path.name != "CMakeLists.txt"
     }
     extension = f"fluxcompile/kernels/_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
     assert {"fluxcompile/census.txt", "fluxcompile/kernels/_cpu.pyi"} <= ours

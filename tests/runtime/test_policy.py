@@ -15,7 +15,6 @@ from fluxcompile.errors import InputError, OptionError
 from fluxcompile.kernels import _cpu
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, parse_policy
-from fluxcompile.runtime.budget import Latency
 from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.grids import around, near
 from fluxcompile.runtime.miss import BACKGROUND, HIT, REFRESHED, SALIENT, STALE
@@ -173,15 +172,6 @@ def test_a_budget_leaves_what_matters_least(net: Net) -> None:
     free(grey())
     free(changed(grey(), (1, 1)))
     assert (causes(free) >= SALIENT).sum() == 1
-
-
-def test_latency() -> None:
-    latency = Latency()
-    for n in (0, 10, 20, 30, 5, 15, 25, 35):
-        assert latency.most(5) is None
-        latency.saw(n, 2 + 0.1 * n)
-    assert latency.most(5) in (29, 30)
-    assert latency.most(1) == 0
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fluxcompile import options
 from fluxcompile.cli_measure import ablate, bench, calibrate
+from fluxcompile.cli_partition import partition, profile
 from fluxcompile.cli_remote import edge, serve
 from fluxcompile.cli_shared import (
     MODEL_HELP,
@@ -237,8 +238,8 @@ def zoo(
     )
 
 
-for measuring in (bench, ablate, calibrate, serve, edge):
-    app.command()(measuring)
+for command in (bench, ablate, calibrate, partition, profile, serve, edge):
+    app.command()(command)
 
 
 def main() -> None:

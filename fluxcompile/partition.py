@@ -15,20 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from torch.fx import GraphModule
 
+from fluxcompile.cuts import CutTable, Link, cut_table
 from fluxcompile.errors import OptionError, ProgramError
 from fluxcompile.net import Net, load
 from fluxcompile.options import Frames
 from fluxcompile.passes.count_macs import count_macs
-from fluxcompile.passes.find_cuts import Cut, candidates, cut_after
+from fluxcompile.passes.find_cuts import Cut, cut_after
 from fluxcompile.passes.infer_domains import infer_domains
 from fluxcompile.passes.load_graph import load_graph
 from fluxcompile.passes.partition import can_cross, split
 from fluxcompile.pipeline import compile_part
 from fluxcompile.program import Input, Part, Program
 from fluxcompile.runtime.frame import rebuild
+from fluxcompile.runtime.profile import Profile, find_profile
 
 SIDES = ("edge", "cloud")
 
@@ -39,11 +40,18 @@ class Partition:
 
     edge: Net | None
     cloud: Net | None
+    cuts: CutTable | None = None
 
     @property
     def boundary(self) -> list[Input]:
         """The maps that cross: names, types, shapes, layouts."""
         return boundary_of(self.cloud.program) if self.edge and self.cloud else []
+
+    def explain(self) -> CutTable:
+        """Where the net could be cut and what that costs, the chosen cut marked; `str()` is a table."""
+        if self.cuts is None:
+            raise OptionError("explain: this partition was loaded and knows no other cuts; partition the whole net")
+        return self.cuts
 
     def outputs(self, edge: Any, cloud: Any) -> Any:
         """The model's own tree, of what the streams of both parts gave; None for a side without a net."""
@@ -89,14 +97,53 @@ def load_partition(folder: str | Path) -> Partition:
     return Partition(edge, cloud)
 
 
-def partition(net: Net, at: str | int | Sequence[str]) -> Partition:
-    """See `Net.partition`."""
-    if at == "edge":
-        return Partition(net, None)
-    if at == "cloud":
-        return Partition(None, net)
+def partition(
+    net: Net,
+    at: str | int | Sequence[str],
+    *,
+    edge: Profile | str | None = None,
+    cloud: Profile | str | None = None,
+    mbps: float | None = None,
+    **link: Any,
+) -> Partition:
+    """See `Net.partition`.
+
+    edge, cloud: profiles of this net on both devices, or their names (see `runtime.profile`); "auto" needs them.
+    mbps, link: the link between them, as `cuts.Link` takes it: rtt_ms, active, precision, frame_bytes.
+    """
+    given = (edge is not None, cloud is not None, mbps is not None)
+    if any(given) != all(given):
+        raise OptionError("partition: give edge, cloud and mbps together, or none of them")
+    if at == "auto" and not all(given):
+        raise OptionError('at="auto" needs profiles of both devices and the rate between them: edge, cloud, mbps')
+    if link and mbps is None:
+        raise OptionError(f"partition: {', '.join(link)} say what a link is like; give edge, cloud and mbps too")
     module = analysed(net.program)
-    return cut_at(net, module, _found(module, at))
+    edge, cloud = (find_profile(p) if isinstance(p, str) else p for p in (edge, cloud))
+    table = cut_table(module, edge, cloud, None if mbps is None else Link(mbps, **link))
+    table.chosen = _chosen(module, table, at)
+    cut, name = table.cuts[table.chosen], table.rows[table.chosen].at
+    if cut is None:
+        return Partition(net if name == "edge" else None, net if name == "cloud" else None, table)
+    return cut_at(net, module, cut, table)
+
+
+def _chosen(module: GraphModule, table: CutTable, at: str | int | Sequence[str]) -> int:
+    """The row of the table that `at` means, added where it is none of the candidates."""
+    if at == "auto":
+        return table.fastest()
+    whole = [row.at for row, cut in zip(table.rows, table.cuts, strict=True) if cut is None]
+    if at in whole:
+        return whole.index(str(at))
+    if isinstance(at, int):
+        if not 0 <= at < len(table.rows) - len(whole):
+            raise OptionError(f"at: there is no cut {at}; the net can be cut in {len(table.rows) - 2} places, from 0")
+        return len(whole) + at
+    cut = cut_after(module, [at] if isinstance(at, str) else at)
+    if not cut.boundary:
+        return whole.index("edge")
+    same = [i for i, other in enumerate(table.cuts) if other and other.edge == cut.edge]
+    return same[0] if same else table.add(cut)
 
 
 def analysed(program: Program) -> GraphModule:
@@ -107,21 +154,8 @@ def analysed(program: Program) -> GraphModule:
     return module
 
 
-def _found(module: GraphModule, at: str | int | Sequence[str]) -> Cut:
-    if isinstance(at, int):
-        cuts = candidates(module)
-        if not 0 <= at < len(cuts):
-            raise OptionError(f"at: there is no cut {at}; the net can be cut in {len(cuts)} places, from 0")
-        return cuts[at]
-    return cut_after(module, [at] if isinstance(at, str) else at)
-
-
-def cut_at(net: Net, module: GraphModule, cut: Cut) -> Partition:
-    """The net cut there; whole where one side has nothing to do."""
-    if not cut.boundary:
-        return Partition(net, None)
-    if not cut.edge:
-        return Partition(None, net)
+def cut_at(net: Net, module: GraphModule, cut: Cut, table: CutTable | None = None) -> Partition:
+    """The net cut there: a program for each side."""
     for node in cut.boundary:
         if not can_cross(node):
             raise OptionError(f"at {cut.name}: {node.name} would have to cross, which is no map of floats or bytes")
@@ -138,12 +172,10 @@ def cut_at(net: Net, module: GraphModule, cut: Cut) -> Partition:
         names = [n.name for n in halves.boundary]
         program.part = Part(side, digest, names, list(leaves), whole.template)
         found.append(Net(program))
-    return Partition(*found)
+    first, second = found
+    return Partition(first, second, table)
 
 
 def _digest(program: Program, boundary: list[str]) -> str:
     """Of a net and where it was cut."""
-    found = hashlib.sha256(msgspec.json.encode((program.graphs["dense"], program.template, boundary)))
-    for name in sorted(program.constants):
-        found.update(program.constants[name].tobytes())
-    return found.hexdigest()
+    return hashlib.sha256(" ".join([program.digest(), *boundary]).encode()).hexdigest()

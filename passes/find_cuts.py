@@ -44,7 +44,7 @@ def cut_after(module: GraphModule, names: Collection[str]) -> Cut:
             known = ", ".join(dict.fromkeys(layer["name"] for layer in module.meta["layers"]))
             raise OptionError(f"at: the net has no module or layer {name!r}; it has {known}")
         seeds |= set(found)
-    return _cut(module, " + ".join(names), cheapest_side(module, closure(seeds)))
+    return cut_of(module, " + ".join(names), cheapest_side(module, closure(seeds)))
 
 
 def candidates(module: GraphModule) -> list[Cut]:
@@ -53,11 +53,17 @@ def candidates(module: GraphModule) -> list[Cut]:
     for call in _calls(module):
         if "layer" in call.meta:
             name = module.meta["layers"][call.meta["layer"]]["name"]
-            cut = _cut(module, name, cheapest_side(module, closure([call])))
+            cut = cut_of(module, name, cheapest_side(module, closure([call])))
             if cut.boundary and all(map(can_cross, cut.boundary)):
                 found.setdefault(cut.layers, cut)
     macs = [layer["macs"] for layer in module.meta["layers"]]
     return sorted(found.values(), key=lambda c: sum(macs[i] for i in c.layers))
+
+
+def cut_of(module: GraphModule, name: str, edge: set[Node]) -> Cut:
+    """The cut with these calls on the edge."""
+    layers = sorted(n.meta["layer"] for n in edge if "layer" in n.meta)
+    return Cut(name, frozenset(edge), tuple(layers), tuple(crossing(module, edge)))
 
 
 def cheapest_side(module: GraphModule, seeds: set[Node]) -> set[Node]:
@@ -124,11 +130,6 @@ def _source_side(network: "nx.DiGraph") -> set[Node]:
 
 def _bytes(node: Node) -> int | None:
     return node.meta["val"].numel() * node.meta["val"].element_size() if can_cross(node) else None
-
-
-def _cut(module: GraphModule, name: str, edge: set[Node]) -> Cut:
-    layers = sorted(n.meta["layer"] for n in edge if "layer" in n.meta)
-    return Cut(name, frozenset(edge), tuple(layers), tuple(crossing(module, edge)))
 
 
 def _calls(module: GraphModule) -> list[Node]:

@@ -1,0 +1,208 @@
+"""What each way to place a net on two machines costs, and the table of them.
+
+    seconds = edge's layers + round trip + bytes / bandwidth + cloud's layers
+
+Times are those of device profiles at a share of active blocks; bytes are those of the cells that then change.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from fluxcompile.errors import OptionError
+from fluxcompile.ir import inputs, shape
+from fluxcompile.passes.find_cuts import Cut, candidates, cut_of, fastest_side
+from fluxcompile.passes.partition import can_cross
+from fluxcompile.runtime.profile import Profile
+
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+"""Of a value of a boundary map, by its precision."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Between edge and cloud, and how much crosses it.
+
+    active: the share of a frame's blocks that is computed anew. precision: of boundary maps (see `runtime.boundary`).
+    frame_bytes: of a whole frame as its transport sends it, an H.264 stream's say; its active blocks raw, if not given.
+    """
+
+    mbps: float
+    rtt_ms: float = 0.0
+    active: float = 0.2
+    precision: str = "int8"
+    frame_bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.mbps > 0 or not self.rtt_ms >= 0:
+            raise OptionError(
+                f"mbps is {self.mbps}, rtt_ms {self.rtt_ms}; a link has a rate above 0 and a delay from 0"
+            )
+        if not 0 < self.active <= 1:
+            raise OptionError(f"active is {self.active}; it is a share of a frame's blocks, above 0 and at most 1")
+        if self.precision not in BYTES:
+            raise OptionError(f"precision is {self.precision!r}; use one of {', '.join(BYTES)}")
+
+    def send_ms(self, count: float) -> float:
+        return count * 8 / (1000 * self.mbps)
+
+
+@dataclass
+class Row:
+    """One way to place a net. Times are None where no profiles were given."""
+
+    at: str
+    maps: list[str]
+    edge_macs_share: float
+    bytes: float
+    edge_ms: float | None = None
+    send_ms: float | None = None
+    cloud_ms: float | None = None
+
+    @property
+    def total_ms(self) -> float | None:
+        times = (self.edge_ms, self.send_ms, self.cloud_ms)
+        return None if None in times else sum(t for t in times if t is not None)
+
+
+class CutTable:
+    """Every candidate, and which was chosen; `str()` is the table. A number on the left is one that `at` takes.
+
+    cuts: of each row, None for the whole net on one side, which the row names.
+    """
+
+    def __init__(self, costs: "Costs") -> None:
+        self._costs = costs
+        self.rows: list[Row] = costs.whole()
+        self.cuts: list[Cut | None] = [None] * len(self.rows)
+        self.chosen = -1
+
+    def add(self, cut: Cut) -> int:
+        """Add a row; its index."""
+        self.rows.append(self._costs.row(cut))
+        self.cuts.append(cut)
+        return len(self.rows) - 1
+
+    def fastest(self) -> int:
+        """The row of least total; the first of equals."""
+        totals = [row.total_ms for row in self.rows]
+        return min(range(len(totals)), key=lambda i: totals[i] or 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [asdict(row) | {"total_ms": row.total_ms} for row in self.rows]
+        return {"chosen": self.chosen, "rows": rows}
+
+    def __str__(self) -> str:
+        head = ("", "at", "boundary", "edge MACs", "bytes", "edge ms", "send ms", "cloud ms", "total ms", "")
+        lines = [head, *(self._cells(i, row) for i, row in enumerate(self.rows))]
+        wide = [max(len(line[k]) for line in lines) for k in range(len(head))]
+        left = (1, 2)
+        return "\n".join(
+            "  ".join(
+                c.ljust(w) if k in left else c.rjust(w) for k, (c, w) in enumerate(zip(line, wide, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def _cells(self, index: int, row: Row) -> tuple[str, ...]:
+        numbered = [i for i, cut in enumerate(self.cuts) if cut is not None]
+        number = str(numbered.index(index)) if index in numbered else ""
+        times = (row.edge_ms, row.send_ms, row.cloud_ms, row.total_ms)
+        maps = row.maps[0] if len(row.maps) == 1 else f"{row.maps[0]} and {len(row.maps) - 1} more" if row.maps else "-"
+        told = ("-" if t is None else f"{t:.2f}" for t in times)
+        mark = "<- chosen" if index == self.chosen else ""
+        return number, row.at, maps, f"{row.edge_macs_share:.1%}", f"{row.bytes:,.0f}", *told, mark
+
+
+def cut_table(module: GraphModule, edge: Profile | None, cloud: Profile | None, link: Link | None) -> CutTable:
+    """Both whole placements, every candidate cut and, where there are profiles, the fastest of all cuts."""
+    costs = Costs(module, (edge, cloud, link) if edge and cloud and link else None)
+    table, found = CutTable(costs), candidates(module)
+    best = costs.fastest()
+    if best is not None and best.layers not in [cut.layers for cut in found]:
+        found.append(best)
+    for cut in found:
+        table.add(cut)
+    return table
+
+
+class Costs:
+    """What placements of one net cost; `devices` are the edge's profile, the cloud's and the link, None if unknown."""
+
+    def __init__(self, module: GraphModule, devices: tuple[Profile, Profile, Link] | None) -> None:
+        self._module, self._devices = module, devices
+        self._macs = {layer["name"]: layer["macs"] for layer in module.meta["layers"]}
+        self._names = list(self._macs)
+        self._shares = self._changing()
+
+    def whole(self) -> list[Row]:
+        """The net on the edge, and in the cloud."""
+        frames = inputs(self._module)
+        here, there = Row("edge", [], 1.0, 0.0), Row("cloud", [_described(n) for n in frames], 0.0, self._bytes(frames))
+        if self._devices is not None:
+            edge, cloud, link = self._devices
+            there.bytes = there.bytes if link.frame_bytes is None else link.frame_bytes
+            here.edge_ms, here.send_ms, here.cloud_ms = edge.ms(link.active * edge.blocks), 0.0, 0.0
+            there.edge_ms, there.send_ms = 0.0, link.rtt_ms + link.send_ms(there.bytes)
+            there.cloud_ms = cloud.ms(link.active * cloud.blocks)
+        return [here, there]
+
+    def row(self, cut: Cut) -> Row:
+        first = [self._names[i] for i in cut.layers]
+        macs_share = sum(self._macs[n] for n in first) / sum(self._macs.values())
+        row = Row(cut.name, [_described(n) for n in cut.boundary], macs_share, self._bytes(cut.boundary))
+        if self._devices is not None:
+            edge, cloud, link = self._devices
+            rest = set(self._names) - set(first)
+            row.edge_ms = edge.part_ms(self._macs, first, link.active * edge.blocks)
+            row.send_ms = link.rtt_ms + link.send_ms(row.bytes)
+            row.cloud_ms = cloud.part_ms(self._macs, rest, link.active * cloud.blocks)
+        return row
+
+    def fastest(self) -> Cut | None:
+        """The cut of least time; None where it is one of the whole placements, or nothing is known of the devices."""
+        if self._devices is None:
+            return None
+        edge, cloud, link = self._devices
+
+        def layer_s(profile: Profile) -> Callable[[Node], float]:
+            times = profile.layer_ms(self._macs, link.active * profile.blocks)
+            return lambda n: times[self._names[n.meta["layer"]]] / 1000 if "layer" in n.meta else 0.0
+
+        found = fastest_side(
+            self._module, layer_s(edge), layer_s(cloud), lambda n: link.send_ms(self._bytes([n])) / 1000
+        )
+        cut = cut_of(self._module, "least time", found)
+        return cut if cut.layers and cut.boundary else None
+
+    def _changing(self) -> dict[Node, float]:
+        """Of each value, the share of its cells that changes: that of the layer it comes from. All, if unknown."""
+        found: dict[Node, float] = {}
+        for node in self._module.graph.nodes:
+            if node.op == "placeholder":
+                found[node] = self._devices[2].active if self._devices else 1.0
+            elif node.op == "call_function":
+                found[node] = max((found[n] for n in node.all_input_nodes if n in found), default=0.0)
+                if self._devices is not None and "layer" in node.meta:
+                    edge, _, link = self._devices
+                    found[node] = edge.share(self._names[node.meta["layer"]], link.active * edge.blocks)
+        return found
+
+    def _bytes(self, boundary: Iterable[Node]) -> float:
+        """Of what changes in some maps."""
+        width = BYTES[self._devices[2].precision if self._devices else "int8"]
+        return sum(self._shares[n] * _width(n, width) for n in boundary)
+
+
+def _width(node: Node, of_float: int) -> int:
+    """Bytes of a whole map."""
+    value = node.meta["val"]
+    if not can_cross(node):
+        return 0
+    return int(value.numel()) * (of_float if value.is_floating_point() else int(value.element_size()))
+
+
+def _described(node: Node) -> str:
+    return f"{node.name} {'x'.join(map(str, shape(node)))}"

@@ -1,0 +1,186 @@
+"""Measures a net on this device: `fluxcompile profile MODEL`. See `runtime.profile` for what comes of it.
+
+Frames of chosen activity, blobs that are new before a fixed camera, or those of a clip under a policy: each is timed
+whole and by layer, with the blocks that it computed, some of them dense. All are played several times over, and of each
+frame the fastest counts: whatever else the machine did then made it slower.
+"""
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from fluxcompile.activity import Camera, draw
+from fluxcompile.bench import torch_threads
+from fluxcompile.errors import OptionError
+from fluxcompile.options import Policy
+from fluxcompile.runtime.latency import BLOCK, fit
+from fluxcompile.runtime.profile import LayerProfile, Profile
+
+ACTIVITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Shares of a frame that are new, where no clip says it."""
+DRAWN = 4
+"""Frames of each activity."""
+FEWEST = 8
+"""Frames that are not dense without which no curve is fitted."""
+GROUPS = 9
+"""Activities at which layers are told."""
+
+Step = Callable[[int], None]
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A frame: blocks computed, milliseconds, and by layer milliseconds and the share of cells computed."""
+
+    blocks: float
+    ms: float
+    dense: bool
+    layer_ms: dict[str, float]
+    shares: dict[str, float]
+
+
+def profile_net(
+    net: Any,
+    *,
+    device: str,
+    name: str,
+    clip: str | None = None,
+    policy: Policy | None = None,
+    task: str | None = None,
+    frames: int | None = None,
+    rounds: int = 4,
+    threads: int = 1,
+    seed: int = 0,
+    on_step: Step = lambda done: None,
+) -> Profile:
+    """The profile of a net on this device.
+
+    clip, policy, task, frames: play this clip so, and so many frames of it; otherwise frames of each of `ACTIVITIES`
+    are made, whose changes spread no further than the policy lets them (not at all, if none is given).
+    rounds: how often all are played.
+    """
+    if net.program.plan is None:
+        raise OptionError("profile: the net has no plan for the CPU, the only device that can be measured here")
+    with torch_threads(threads):
+        if clip is None:
+            options: dict[str, Any] = {} if policy is None else {"policy": policy}
+            camera = Camera(net, "cpu", threads, seed=seed, **options)
+            stream, size, calls = camera.stream, camera.size, partial(_made, camera, seed)
+            source = f"frames of {len(ACTIVITIES)} activities"
+        else:
+            (height, width, *_), *_ = net.input_shapes
+            stream, size = net.stream(policy, task=task, threads=threads), (height, width)
+            calls = partial(_played, net, stream, clip, frames)
+            source = f"a clip, policy {(policy or Policy()).words}"
+        samples = _fastest(stream, calls, rounds, on_step)
+    source = f"measured on {source}, {threads} threads, the fastest of {rounds} rounds"
+    return profile_of(samples, device=device, net=name, source=source, frame=size)
+
+
+def profile_of(samples: Iterable[Sample], *, device: str, net: str, source: str, frame: tuple[int, int]) -> Profile:
+    """The profile that frames make."""
+    found = list(samples)
+    sparse = sorted((s for s in found if not s.dense), key=lambda s: s.blocks)
+    if len(sparse) < FEWEST or len(sparse) == len(found):
+        raise OptionError(
+            f"profile: {len(sparse)} of {len(found)} frames were not dense; a curve needs {FEWEST} or more, and one "
+            "that is dense: give more frames, or a policy that reuses more"
+        )
+    fitted = fit([s.blocks for s in sparse], [s.ms for s in sparse])
+    parts = _grouped(sparse, min(GROUPS, len(sparse)))
+    layers = {
+        layer: LayerProfile(
+            ms=[_mean(s.layer_ms[layer] for s in part) for part in parts],
+            share=[_mean(s.shares.get(layer, 1.0) for s in part) for part in parts],
+        )
+        for layer in sparse[0].layer_ms
+    }
+    return Profile(
+        device=device,
+        net=net,
+        source=source,
+        frame=frame,
+        dense_ms=median(s.ms for s in found if s.dense),
+        a=fitted.curve.a,
+        b=fitted.curve.b,
+        c=fitted.curve.c,
+        residual_ms=fitted.residual_ms,
+        left_out_ms=fitted.left_out_ms,
+        num_frames=len(sparse),
+        activities=[_mean(s.blocks for s in part) for part in parts],
+        layers=layers,
+    )
+
+
+def _grouped(samples: list[Sample], count: int) -> list[list[Sample]]:
+    """Runs of equal length."""
+    edges = np.linspace(0, len(samples), count + 1).astype(int)
+    return [samples[low:high] for low, high in itertools.pairwise(edges)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _fastest(stream: Any, calls: Callable[[], Iterable[Call]], rounds: int, on_step: Step) -> list[Sample]:
+    """Of each frame, the sample of its fastest round."""
+    best: list[Sample] = []
+    done = 0
+    for index in range(-1, rounds):
+        stream.reset()
+        for at, sample in enumerate(_timed(stream, calls())):
+            if index < 0:  # the stream's memory comes into being
+                break
+            if at == len(best):
+                best.append(sample)
+            elif sample.ms < best[at].ms:
+                best[at] = sample
+            on_step(done := done + 1)
+    return best
+
+
+def _timed(stream: Any, calls: Iterable[Call]) -> Iterator[Sample]:
+    """Each call's frame."""
+    stream.time_layers(True)
+    before = stream.layer_ms()
+    for call in calls:
+        began = time.perf_counter()
+        call()
+        took_ms = 1000 * (time.perf_counter() - began)
+        after, stats = stream.layer_ms(), stream.stats
+        layer_ms = {layer: after[layer] - before.get(layer, 0.0) for layer in after}
+        yield Sample(stats.miss.sum() / BLOCK**2, took_ms, bool(stats.dense), layer_ms, dict(stats.layers))
+        before = after
+
+
+def _made(camera: Camera, seed: int) -> Iterator[Call]:
+    """Frames of every activity, in an order of its own, several times; each time begins with a dense one."""
+    everything = draw("blobs", camera.size, 1.0, (seed,))
+    for index in range(DRAWN):
+        order = list(ACTIVITIES)
+        random.Random(f"{seed} {index}").shuffle(order)
+        camera.stream.reset()
+        yield partial(camera.see, everything)
+        for share in order:
+            miss = camera.change(draw("blobs", camera.size, share, (seed, index)))
+            yield partial(camera.see, miss)
+
+
+def _played(net: Any, stream: Any, clip: str, count: int | None) -> Iterator[Call]:
+    """The frames of a clip, as `run` plays them."""
+    from fluxcompile.runtime.video import fit as fitted
+    from fluxcompile.runtime.video import frames
+
+    height, width = net.input_shapes[0][:2]
+    margin = net.margin if stream.policy.anchor else (0, 0)
+    for image in frames(clip, count=count):
+        whole, placement = fitted(image, height, width, margin=margin)
+        yield partial(stream, np.ascontiguousarray(placement.crop(whole)) if stream.policy.anchor else whole)

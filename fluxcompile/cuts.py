@@ -15,10 +15,8 @@ from fluxcompile.errors import OptionError
 from fluxcompile.ir import inputs, shape
 from fluxcompile.passes.find_cuts import Cut, candidates, cut_of, fastest_side
 from fluxcompile.passes.partition import can_cross
+from fluxcompile.runtime.precision import PRECISIONS, Precision
 from fluxcompile.runtime.profile import Profile
-
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Of a value of a boundary map, by its precision."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class Link:
             )
         if not 0 < self.active <= 1:
             raise OptionError(f"active is {self.active}; it is a share of a frame's blocks, above 0 and at most 1")
-        if self.precision not in BYTES:
-            raise OptionError(f"precision is {self.precision!r}; use one of {', '.join(BYTES)}")
+        if self.precision not in PRECISIONS:
+            raise OptionError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 
     def send_ms(self, count: float) -> float:
         return count * 8 / (1000 * self.mbps)
@@ -192,16 +190,16 @@ class Costs:
 
     def _bytes(self, boundary: Iterable[Node]) -> float:
         """Of what changes in some maps."""
-        width = BYTES[self._devices[2].precision if self._devices else "int8"]
-        return sum(self._shares[n] * _width(n, width) for n in boundary)
+        precision = PRECISIONS[self._devices[2].precision if self._devices else "int8"]
+        return sum(self._shares[n] * _whole_bytes(n, precision) for n in boundary)
 
 
-def _width(node: Node, of_float: int) -> int:
-    """Bytes of a whole map."""
+def _whole_bytes(node: Node, precision: Precision) -> float:
+    """Of a whole map; the ranges of its channels are little beside it."""
     value = node.meta["val"]
     if not can_cross(node):
         return 0
-    return int(value.numel()) * (of_float if value.is_floating_point() else int(value.element_size()))
+    return float(value.numel() * (precision.bits / 8 if value.is_floating_point() else value.element_size()))
 
 
 def _described(node: Node) -> str:

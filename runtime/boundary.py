@@ -1,13 +1,13 @@
 """Boundary maps between edge and cloud: bytes of the tiles that changed, and the maps that come of them. No I/O.
 
-    sender, receiver = Sender(maps), Receiver(maps)         # maps: as `Partition.boundary` describes them
+    sender, receiver = MapSender(maps), MapReceiver(maps)         # maps: as `Partition.boundary` describes them
     data = sender.encode(early["boundary"])
     maps, misses = receiver.decode(data)
     late = cloud(*maps, miss=misses)
 
 The sender keeps the receiver's view and compares each map with that, not with the last map: what rounding or a
 tolerance left off is seen again in every frame, and never adds up. Messages build on each other; one that is lost makes
-the next be refused, and `Sender.reset` begins anew.
+the next be refused, and `MapSender.reset` begins anew.
 
 A message: magic, version, precision, tile, flags, number of maps, sequence | deflated: for each map a bit per tile and
 the values of the tiles that are set | CRC-32 of all before.
@@ -107,8 +107,8 @@ class _Mirror:
         return found.hexdigest()
 
 
-class Sender(_Mirror):
-    """The edge's end. `precision` is fp32 (exact), fp16 or int8; maps of bytes are always exact.
+class MapSender(_Mirror):
+    """The edge's end. `precision` is fp32 (exact), fp16 or int8 to int2; maps of bytes are always exact.
 
     tolerance: the share of a channel's largest value by which the receiver may be off before a tile is sent again; by
     default what rounding leaves.
@@ -163,7 +163,7 @@ class Sender(_Mirror):
         return np.asarray((np.abs(cells - view.cells) > tolerance * self._peaks[index]).any(2))
 
 
-class Receiver(_Mirror):
+class MapReceiver(_Mirror):
     """The cloud's end, for the sender's precision and tile. A message that is refused changes nothing."""
 
     def decode(self, data: bytes) -> Received:

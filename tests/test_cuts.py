@@ -118,7 +118,7 @@ class Two(nn.Module):
         ({}, "needs profiles of both devices"),
         ({"edge": SLOW, "cloud": FAST, "mbps": 0}, "mbps is 0"),
         ({"edge": SLOW, "cloud": FAST, "mbps": 1, "active": 2}, "active is 2"),
-        ({"edge": SLOW, "cloud": FAST, "mbps": 1, "precision": "int4"}, "precision is 'int4'"),
+        ({"edge": SLOW, "cloud": FAST, "mbps": 1, "precision": "int1"}, "precision is 'int1'"),
     ],
 )
 def test_what_means_nothing_is_refused(net: Net, options: dict[str, Any], says: str) -> None:

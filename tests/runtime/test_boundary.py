@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fluxcompile import BoundaryError, InputError, OptionError, fluxcompile
 from fluxcompile.models import ZOO, build
 from fluxcompile.program import Input
-from fluxcompile.runtime.boundary import CHECK, HEADER, Receiver, Sender
+from fluxcompile.runtime.boundary import CHECK, HEADER, MapReceiver, MapSender
 from fluxcompile.runtime.precision import PRECISIONS
 from tests.helpers import assert_matches, clip_of
 from tests.test_exact import quick
@@ -28,9 +28,9 @@ SPECS = [
 ]
 
 
-def ends(specs: list[Input] = SPECS, **options: Any) -> tuple[Sender, Receiver]:
+def ends(specs: list[Input] = SPECS, **options: Any) -> tuple[MapSender, MapReceiver]:
     same = {k: v for k, v in options.items() if k != "tolerance"}
-    return Sender(specs, **options), Receiver(specs, **same)
+    return MapSender(specs, **options), MapReceiver(specs, **same)
 
 
 def noise(random: np.random.Generator, spec: Input, spread: float = 1.0) -> Array:
@@ -63,7 +63,7 @@ def clips(draw: Any) -> list[list[Array]]:
 @given(clips(), st.sampled_from(sorted(PRECISIONS)), st.sampled_from((1, 3, 4, 255)))
 def test_both_ends_agree_and_errors_never_add_up(clip: list[list[Array]], precision: str, tile: int) -> None:
     sender, receiver = ends(precision=precision, tile=tile)
-    bound = {"fp32": 0.0, "fp16": 2**-11, "int8": 1 / 128}[precision]
+    bound = PRECISIONS[precision].tolerance
     peaks = [np.abs(m.astype(np.float64)).max() for m in clip[0]]
     for maps in clip:
         got = receiver.decode(sender.encode(maps))
@@ -189,31 +189,31 @@ def test_values_that_are_no_numbers_are_refused() -> None:
 
 
 def test_options_of_both_ends_must_agree() -> None:
-    message = Sender(SPECS[:1], precision="fp16").encode([noise(np.random.default_rng(0), SPECS[0])])
-    for other in (Receiver(SPECS[:1]), Receiver(SPECS[:1], "fp16", 8), Receiver(SPECS[:2], "fp16")):
+    message = MapSender(SPECS[:1], precision="fp16").encode([noise(np.random.default_rng(0), SPECS[0])])
+    for other in (MapReceiver(SPECS[:1]), MapReceiver(SPECS[:1], "fp16", 8), MapReceiver(SPECS[:2], "fp16")):
         with pytest.raises(BoundaryError, match="both ends need the same options"):
             other.decode(message)
     newer = bytearray(message[: -CHECK.size])
     newer[4] = 9
     with pytest.raises(BoundaryError, match="version 9"):
-        Receiver(SPECS[:1], "fp16").decode(resealed(bytes(newer)))
+        MapReceiver(SPECS[:1], "fp16").decode(resealed(bytes(newer)))
 
 
 def test_what_cannot_be_sent_is_refused() -> None:
-    with pytest.raises(OptionError, match="precision is 'int4'; use one of fp32, fp16, int8"):
-        Sender(SPECS, precision="int4")
+    with pytest.raises(OptionError, match="precision is 'int9'; use one of fp32, fp16, int8"):
+        MapSender(SPECS, precision="int9")
     with pytest.raises(OptionError, match="tile is 0"):
-        Sender(SPECS, tile=0)
+        MapSender(SPECS, tile=0)
     with pytest.raises(OptionError, match="tolerance is 2"):
-        Sender(SPECS, tolerance=2)
+        MapSender(SPECS, tolerance=2)
     with pytest.raises(OptionError, match="holds f64"):
-        Sender([Input("map", "input", "f64", [1, 2])])
-    sender = Sender(SPECS[3:4], precision="fp16")
+        MapSender([Input("map", "input", "f64", [1, 2])])
+    sender = MapSender(SPECS[3:4], precision="fp16")
     with pytest.raises(InputError, match="shape"):
         sender.encode([np.zeros((2, 7), np.float32)])
     with pytest.raises(InputError, match=r"1e\+06 is beyond float16; use int8 or fp32"):
         sender.encode([np.full((1, 7), 1e6, np.float32)])
-    assert Receiver(SPECS[3:4], "fp16").decode(sender.encode([np.ones((1, 7), np.float32)])).maps[0].max() == 1
+    assert MapReceiver(SPECS[3:4], "fp16").decode(sender.encode([np.ones((1, 7), np.float32)])).maps[0].max() == 1
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("fp16", 0.02), ("int8", 0.1)])

@@ -168,7 +168,7 @@ def summary(answers: "list[Answer]") -> dict[str, Any]:
         "latency_worst_ms": max(latencies),
         "cloud_share": mean(answer.place == "cloud" for answer in answers),
         "fallbacks": sum(answer.fallback for answer in answers),
-        "hit_ratio": mean(1 - answer.blocks / answer.all_blocks for answer in answers),
+        "hit_ratio": mean(answer.hit_ratio for answer in answers),
         "work_share": mean(answer.work_share for answer in answers),
         "bytes_per_frame": mean(answer.sent_bytes for answer in answers),
     }

@@ -33,7 +33,9 @@ PixelsOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="Of clips: detect, instances, keypoints, segment, classify, depth, regress; or guessed."),
+    typer.Option(
+        help="Of clips: detect, instances, keypoints, heatmaps, segment, classify, depth, regress; or guessed."
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ FIGURES = {
     "detect": {**BOXES, "boxes": "boxes"},
     "instances": {**BOXES, "boxes": "masks"},
     "keypoints": {"f1_50": "F1", "map": "mAP", "pck": "PCK", "oks": "OKS", "boxes": "persons"},
+    "heatmaps": {"pck": "PCK", "distance": "pixels off"},
     "segment": {"miou": "mIoU", "equal": "equal pixels"},
     "classify": {"top1": "top 1", "top5": "top 5", "likeness": "likeness"},
     "depth": {"delta_105": "within 5 %", "delta_125": "within 25 %", "abs_rel": "error"},
@@ -29,6 +30,7 @@ MEANINGS = {
     "detect": "F1 of boxes at IoU 0.5 and 0.75: scored 0.4 or more on one side, dense or ours, at 0.25 on the other; "
     "average precision with dense's boxes of 0.4 or more as truth, mAP over IoU 0.5 to 0.95",
     "instances": "F1 and average precision as of boxes, by the IoU of masks",
+    "heatmaps": "PCK: the best cell of each keypoint's map within a twentieth of the input's longer side of dense's",
     "keypoints": "F1 and average precision of boxes; PCK at a tenth of the box and OKS, of the persons both sides have",
     "segment": "Mean IoU over classes, beside dense, and the share of pixels of the same class",
     "classify": "Share of frames with dense's best class, share of its best five, 1 minus total variation distance",

@@ -88,7 +88,7 @@ class LivePage:
             "fallback": answer.fallback,
             "latency_ms": round(answer.latency_ms, 2),
             "estimates": {place: round(ms, 2) for place, ms in answer.estimates.items()},
-            "hit_ratio": round(1 - answer.blocks / answer.all_blocks, 4),
+            "hit_ratio": round(answer.hit_ratio, 4),
             "work_share": round(answer.work_share, 4),
             "sent_bytes": answer.sent_bytes,
             "connected": bool(link and link.opened.is_set()),

@@ -7,6 +7,7 @@ cloud's caches stay fresh. Work is done by a `Device`, so that all this runs for
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
 from fluxcompile.runtime.schedule import Estimate, Scheduler
-from fluxcompile.runtime.transport import Image
+from fluxcompile.runtime.transport import BLOCK, Image
 from fluxcompile.runtime.values import unpack
 from fluxcompile.runtime.worker import salience_of
 
@@ -32,7 +33,7 @@ CLEARLY = 1.25
 """Times that edge must take longer for a picture to be sent before edge has looked at it: what missed there is told by
 the picture before."""
 BEHIND = 0.05
-"""Share of the blocks by which cloud's view may differ from the picture before an idle link brings it up to date."""
+"""Share of its blocks by which cloud's view may differ from the picture before an idle link brings it up to date."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,8 @@ class Answer:
     """What is in one picture, where that was found, and what it took.
 
     place: edge or cloud. fallback: cloud was asked, or was to be, and edge answered. estimates: what each place should
-    have taken. blocks: of 16 x 16 pixels, computed for it, of `all_blocks`. sent_bytes: 0 if it was not sent.
+    have taken. blocks: of 16 x 16 pixels, computed for it; a dense frame counts those around the picture too.
+    picture_blocks: all of the picture. sent_bytes: 0 if it was not sent.
     """
 
     seq: int
@@ -50,9 +52,14 @@ class Answer:
     latency_ms: float
     estimates: dict[str, float]
     blocks: float
-    all_blocks: float
+    picture_blocks: float
     work_share: float
     sent_bytes: int
+
+    @property
+    def hit_ratio(self) -> float:
+        """The share of the picture that was reused."""
+        return max(0.0, 1 - self.blocks / self.picture_blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +226,7 @@ class Edge:
         proxy = self.proxy
         if proxy is not None and "cloud" in self.places and proxy.free and not proxy.link.estimate.busy:
             changed = proxy.changed(picture)
-            if answer.sent_bytes == 0 and changed > BEHIND * answer.all_blocks:
+            if answer.sent_bytes == 0 and changed > BEHIND * answer.picture_blocks:
                 deadline_ms = self._interval_ms
                 asked = await proxy.ask(answer.seq, picture, changed, wanted=False, deadline_ms=deadline_ms)
                 self.background_bytes += asked.num_bytes
@@ -257,7 +264,7 @@ class Edge:
             latency_ms=self.device.now_ms() - turn.began_ms,
             estimates=turn.estimates,
             blocks=done.blocks,
-            all_blocks=self.camera.all_blocks,
+            picture_blocks=math.prod(turn.picture.shape[:2]) / BLOCK**2,
             work_share=done.work_share,
             sent_bytes=sent_bytes,
         )

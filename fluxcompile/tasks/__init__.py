@@ -3,6 +3,7 @@
     detect     YOLO heads [1, 4 + classes, n], or YOLOX's [1, n, 5 + classes]: boxes
     instances  [1, 4 + classes + m, n] and prototypes [1, m, h, w]: boxes with masks
     keypoints  [1, 5 + 3k, n]: persons with k keypoints
+    heatmaps   [1, k, h, w]: where each of k maps is highest; never guessed
     segment    every output is [1, classes, h, w]: the best class of each pixel
     classify   [1, classes]: what the whole frame shows
     depth      [1, h, w] or [1, 1, h, w]: positive numbers; never guessed
@@ -23,6 +24,7 @@ from fluxcompile.tasks.classes import class_figures, compare_classes, decode_cla
 from fluxcompile.tasks.custom import Array
 from fluxcompile.tasks.delays import Delay, delay_figures, new_object_delays
 from fluxcompile.tasks.depth import compare_depth, decode_depth, depth_figures
+from fluxcompile.tasks.heatmaps import Peaks, compare_heatmaps, decode_heatmaps, heatmap_figures, shift_heatmaps
 from fluxcompile.tasks.instances import Instances, compare_instances, decode_instances, instance_delays, shift_instances
 from fluxcompile.tasks.keypoints import compare_keypoints, decode_keypoints, keypoint_figures
 from fluxcompile.tasks.maps import Maps, compare_maps, decode_maps, map_figures, shift_maps
@@ -61,6 +63,10 @@ TASKS = {
             salience=salience.keypoints,
         ),
         Task("segment", "miou", decode_maps, compare_maps, map_figures, salience.maps, shift_maps, Maps),
+        Task(
+            "heatmaps", "pck", decode_heatmaps, compare_heatmaps, heatmap_figures, salience.everywhere,
+            shift_heatmaps, Peaks,
+        ),
         Task("classify", "top1", decode_classes, compare_classes, class_figures, salience.everywhere, unmoved),
         Task(
             "depth", "delta_105", decode_depth, compare_depth, depth_figures, salience.everywhere, shift_numbers, Maps,

@@ -17,12 +17,14 @@ T = TypeVar("T")
 class Work:
     """What kind of work it is, by which a model tells its cost: look, compute, refresh, or the name of a codec.
 
-    blocks: 16 x 16 pixels each that are computed; dense: all of them, in the dense way.
+    blocks: 16 x 16 pixels each that are computed; dense: all of them, in the dense way; share: of the net's MACs, where
+    only a part of it runs.
     """
 
     kind: str
     blocks: float = 0.0
     dense: bool = False
+    share: float = 1.0
 
 
 class Device(Protocol):

@@ -17,6 +17,7 @@ from fluxcompile.runtime.device import Device, ThisMachine
 from fluxcompile.runtime.edge import Answer, Edge
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.plan import CpuStream
+from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.proxy import Proxy
 from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.worker import Worker
@@ -81,17 +82,23 @@ def edge_of(
     crf: int | None = None,
     seed: int = 0,
     threads: int = 1,
+    profiles: tuple[Profile | None, Profile | None] = (None, None),
     **options: Any,
 ) -> Edge:
-    """A camera at the edge; `connect` leads to its cloud, None keeps everything here. options: as of `Edge`."""
+    """A camera at the edge; `connect` leads to its cloud, None keeps everything here. options: as of `Edge`.
+
+    profiles: of this device and of cloud's, where they were measured; else the first frames find out.
+    """
+    here, there = (None if profile is None else profile.curve for profile in profiles)
     eye = camera_of(net, policy, task, threads)
     if connect is None:
-        return Edge(eye, device, None, **options)
+        return Edge(eye, device, None, start=here, **options)
     if eye.task.name not in TASKS:
         raise InputError(f"task {eye.task.name}: a server knows only {', '.join(TASKS)}")
     words = {"policy": policy_words(policy), "task": eye.task.name, "camera": camera, "token": token}
     link = Link(connect, program=net.digest, seed=seed, **words)
-    return Edge(eye, device, Proxy(link, device, Codecs(codec, crf), policy.residual), **options)
+    proxy = Proxy(link, device, Codecs(codec, crf), policy.residual, there)
+    return Edge(eye, device, proxy, start=here, **options)
 
 
 class RemoteStream:

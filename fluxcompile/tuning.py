@@ -74,14 +74,20 @@ class Rivals:
         self.task = task_of(dense[0], task)
         self._dense = [self.task.decode(outputs, self.size) for outputs in dense]
         self._cut: list[Split] | None = None
+        self._tuned: dict[tuple[str, LinkView], Callable[[], Baseline]] = {}
 
     def make(self, name: str, link: LinkView) -> Baseline:
-        """A baseline, tuned for a link where its own paper does so."""
+        """A baseline for one camera, tuned for a link where its own paper does so; it is tuned once."""
+        if (name, link) not in self._tuned:
+            self._tuned[name, link] = self._tune(name, link)
+        return self._tuned[name, link]()
+
+    def _tune(self, name: str, link: LinkView) -> Callable[[], Baseline]:
         match name:
             case "edge":
-                return Dense(self._stream, self.size)
+                return lambda: Dense(self._stream, self.size)
             case "raw" | "jpeg" | "h264":
-                return Offload(self._stream, self.size, name)
+                return lambda: Offload(self._stream, self.size, name)
             case "spinn":
                 return self._boldest(lambda t: Spinn(self.splits, self.profiles, t), SPINN_LADDER, link)[0]
             case "coach":
@@ -135,16 +141,15 @@ class Rivals:
 
     def _boldest(
         self, make: Callable[[float], Baseline], ladder: Sequence[float], link: LinkView
-    ) -> tuple[Baseline, float]:
+    ) -> tuple[Callable[[], Baseline], float]:
         """That of the last rung of a ladder on which it agrees, and its work; of the first, if it never does."""
-        best, least = make(ladder[0]), 1.0
+        best, least = ladder[0], 1.0
         for threshold in ladder:
-            bolder = make(threshold)
-            agreement, work_share = self.trial(bolder, link)
+            agreement, work_share = self.trial(make(threshold), link)
             if agreement < self._target:
                 break
-            best, least = bolder, work_share
-        return best, least
+            best, least = threshold, work_share
+        return partial(make, best), least
 
     def _agreement_of_bits(self, split: Split, bits: int) -> float:
         every = max(1, len(self._pictures) // PLANNED_ON)
@@ -152,15 +157,17 @@ class Rivals:
         outputs = [finish(_cut_once(split, picture, bits)).outputs for picture in shown]
         return self._figure([self.task.decode(one, self.size) for one in outputs], self._dense[::every])
 
-    def _delta(self, link: LinkView) -> Baseline:
+    def _delta(self, link: LinkView) -> Callable[[], Baseline]:
         """Of each gate of the layers with the boldest threshold of pixels it allows, the pair of least work."""
         found = []
         for gate in GATES:
             policy = Policy(exact=False, gate=gate)
-            streams = self._opened(self.net, policy), self._opened(self.net, policy)
-            make = partial(Delta, streams, self.profiles, self.size)
-            found.append(self._boldest(make, DELTA_LADDER, link))
+            found.append(self._boldest(partial(self._delta_with, policy), DELTA_LADDER, link))
         return min(found, key=lambda one: one[1])[0]
+
+    def _delta_with(self, policy: Policy, threshold: float) -> Baseline:
+        streams = self._opened(self.net, policy), self._opened(self.net, policy)
+        return Delta(streams, self.profiles, self.size, threshold)
 
 
 def _cut_once(split: Split, picture: Image, bits: int) -> Steps:

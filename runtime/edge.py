@@ -15,7 +15,7 @@ from typing import Any
 
 from fluxcompile.runtime.camera import Camera, Computed
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import Latency
+from fluxcompile.runtime.latency import Curve, Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
 from fluxcompile.runtime.schedule import Estimate, Scheduler
@@ -76,7 +76,8 @@ class Edge:
     """One camera. Pictures are uint8 (height, width, 3) of one size, one after the other.
 
     proxy: of the cloud, None for edge alone. places: those the scheduler may choose from. deadline_ms: an answer later
-    than that is worth nothing. on_answer: told of every answer.
+    than that is worth nothing. start: what is known of this device before its first frame. on_answer: told of every
+    answer.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Edge:
         *,
         places: tuple[str, ...] = ("edge", "cloud"),
         deadline_ms: float | None = None,
+        start: Curve | None = None,
         on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
         self.camera, self.device, self.proxy = camera, device, proxy
         self.places, self.deadline_ms, self._on_answer = places, deadline_ms, on_answer
-        self.scheduler, self.latency = Scheduler(), Latency()
+        self.scheduler, self.latency = Scheduler(), Latency(start)
         self.background_bytes = 0
         self._seq, self._blocks = -1, 0.0
         self._last_ms, self._interval_ms = 0.0, 0.0

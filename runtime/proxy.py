@@ -15,7 +15,7 @@ from fluxcompile.errors import ProtocolError
 from fluxcompile.runtime.blocks import block_residual
 from fluxcompile.runtime.codecs import Choice, Codecs
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import Latency
+from fluxcompile.runtime.latency import Curve, Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.messages import Frame, Message, Received, Result, Skipped
 from fluxcompile.runtime.schedule import Estimate
@@ -41,11 +41,15 @@ class Asked:
 
 
 class Proxy:
-    """One camera's cloud. residual: of blocks of a picture against the one sent last, beyond which they changed."""
+    """One camera's cloud.
 
-    def __init__(self, link: Link, device: Device, codecs: Codecs, residual: float) -> None:
+    residual: of blocks of a picture against the one sent last, beyond which they changed. start: what is known of
+    cloud's device before its first answer.
+    """
+
+    def __init__(self, link: Link, device: Device, codecs: Codecs, residual: float, start: Curve | None = None) -> None:
         self.link, self._device, self._codecs, self._residual = link, device, codecs, residual
-        self.latency = Latency()
+        self.latency = Latency(start)
         self._queue_ms, self._ratio, self._off_ms = 0.0, 1.0, 0.0
         self._sender: Sender | None = None
         self._sent: Image | None = None

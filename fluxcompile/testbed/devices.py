@@ -2,20 +2,35 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fluxcompile.runtime.device import Work
+from fluxcompile.runtime.profile import Profile
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a device does beside the net, in milliseconds: look at a picture, code it, decode it."""
+
+    look: float = 2.0
+    h264: float = 4.0
+    jpeg: float = 3.0
+    raw: float = 1.0
+    compare: float = 1.0
+    quantise: float = 1.0
+    decode: float = 1.0
+
+
 class Modelled:
-    """One thing at a time. cost_ms: of a piece of work. `busy_ms` adds up, and `computed_ms` what of it were nets."""
+    """One thing at a time. cost_ms: of a piece of work. `busy_ms` adds up what it did."""
 
     def __init__(self, cost_ms: Callable[[Work], float]) -> None:
         self._cost_ms = cost_ms
         self._turn = asyncio.Lock()
-        self.busy_ms = self.computed_ms = 0.0
+        self.busy_ms = 0.0
 
     def now_ms(self) -> float:
         return 1000 * asyncio.get_running_loop().time()
@@ -23,10 +38,26 @@ class Modelled:
     async def run(self, work: Callable[[], T], told: Callable[[T], Work] | Work) -> tuple[T, float]:
         async with self._turn:
             done = work()
-            what = told if isinstance(told, Work) else told(done)
-            took_ms = self._cost_ms(what)
+            took_ms = self._cost_ms(told if isinstance(told, Work) else told(done))
             self.busy_ms += took_ms
-            if what.kind in ("compute", "refresh"):
-                self.computed_ms += took_ms
             await asyncio.sleep(took_ms / 1000)
             return done, took_ms
+
+
+def costs(profile: Profile, beside: Beside) -> Callable[[Work], float]:
+    """What each kind of work takes on a device of a profile.
+
+    A part of the net takes its share of what the whole takes; a repair in which nothing was left to do takes nothing.
+    """
+
+    def cost_ms(work: Work) -> float:
+        match work.kind:
+            case "compute":
+                return work.share * float(profile.dense_ms if work.dense else profile.ms(work.blocks))
+            case "refresh":
+                return profile.ms(work.blocks) if work.blocks else 0.0
+            case "idle":
+                return 0.0
+        return float(getattr(beside, work.kind))
+
+    return cost_ms

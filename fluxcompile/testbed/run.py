@@ -1,0 +1,166 @@
+"""The testbed's experiments: every system on every link, more and more cameras, parts left out; rows of figures.
+
+The paper's profile takes its devices (Table 1: Xavier NX, RTX 3080) and its three mean bandwidths; traces are scaled to
+these. Ours and every baseline are tuned on the first half of each clip's frames and measured on the second.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from fluxcompile.net import Net
+from fluxcompile.options import VIDEO, Policy
+from fluxcompile.runtime.baselines import Baseline, LinkView
+from fluxcompile.runtime.profile import find_profile
+from fluxcompile.tasks import Task
+from fluxcompile.testbed.clips import Footage, footage
+from fluxcompile.testbed.network import Trace
+from fluxcompile.testbed.paper import REPORTED
+from fluxcompile.testbed.world import Run, Setting, percentile, play_baseline, play_ours, tallied
+from fluxcompile.tuning import BASELINES, Rivals
+
+Row = dict[str, Any]
+OURS = "ours"
+ALONE = "ours, edge alone"
+ABLATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no path choice": ({"places": ("cloud",)}, {}),
+    "no motion": ({}, {"anchor": False}),
+    "no salience": ({}, {"background": 0.0, "edge": 0.0, "support": 0}),
+}
+"""Parts of ours left out: what `Edge` is told, and what the policy is."""
+SYSTEMS = (OURS, ALONE, *BASELINES)
+AGREEMENT = 0.985
+"""What every system is tuned for, with dense inference."""
+DEADLINE_MS = 100.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run. frames: of each clip, as many again are for tuning; cameras: how many share the server."""
+
+    clips: Sequence[Path]
+    traces: Sequence[Trace]
+    systems: Sequence[str] = SYSTEMS
+    ablated: Sequence[str] = ()
+    cameras: Sequence[int] = (1,)
+    frames: int = 40
+    rtt_ms: float = 10.0
+    crf: int | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net of the testbed, and how it is used. name: the paper's, by which profiles are found."""
+
+    name: str
+    net: Net
+    task: Task
+    policy: Policy = VIDEO
+    crop: bool = False
+
+
+class Testbed:
+    """Experiments on one net. on_step: told what is about to run."""
+
+    def __init__(self, subject: Subject, plan: Plan, on_step: Callable[[str], None] = lambda what: None) -> None:
+        self.subject, self.plan, self._on_step = subject, plan, on_step
+        self.profiles = find_profile(f"xavier-nx/{subject.name}"), find_profile(f"rtx-3080/{subject.name}")
+        self._clips: list[tuple[Footage, Footage]] = []
+        self._rivals: Rivals | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each system, link and number of cameras, as soon as it is measured."""
+        for count in self.plan.cameras:
+            for trace in self.plan.traces:
+                for system in (*self.plan.systems, *self.plan.ablated):
+                    self._on_step(f"{self.subject.name}, {system}, {trace.name}, {count} cameras")
+                    yield self._row(system, trace, count)
+
+    def _row(self, system: str, trace: Trace, count: int) -> Row:
+        setting = Setting(*self.profiles, trace, self.plan.rtt_ms)
+        clips = [tested for _, tested in self._footage()]
+        runs = []
+        if count == 1:
+            for index, clip in enumerate(clips):
+                elsewhere = replace(setting, start_s=index * setting.offset_s)
+                runs.append((self._run(system, [clip], elsewhere), [clip]))
+        else:
+            shared = [clips[index % len(clips)] for index in range(count)]
+            runs.append((self._run(system, shared, setting), shared))
+        tallies = [tally for run, shown in runs for tally in tallied(run, shown)]
+        latencies = [ms for run, _ in runs for ms in run.latency_ms]
+        frames, task = len(latencies), self.subject.task
+        mbps = round(trace.mean_mbps)
+        row: Row = {
+            "model": self.subject.name,
+            "mbps": mbps,
+            "trace": trace.name,
+            "system": system,
+            "cameras": count,
+            "frames": frames,
+            "latency_ms": mean(latencies),
+            "latency_p95_ms": percentile([run for run, _ in runs], 0.95),
+            "late": _late([run for run, _ in runs]),
+            "figure": task.figure,
+            "agreement": task.figures(tallies)[task.figure],
+            "hit_ratio": mean(hit for run, _ in runs for hit in run.hits),
+            "bytes_per_frame": sum(run.sent_bytes for run, _ in runs) / frames,
+            "mb_per_s": sum(run.sent_bytes for run, _ in runs) / 1e6 / sum(run.lasted_s for run, _ in runs),
+            "energy_mj": (self.profiles[0].power_mw or 0.0) * sum(run.edge_busy_ms for run, _ in runs) / 1e3 / frames,
+            "cloud_share": mean(place == "cloud" for run, _ in runs for place in run.places),
+            "fallbacks": sum(run.fallbacks for run, _ in runs),
+            "cloud_busy": sum(run.cloud_busy_ms for run, _ in runs)
+            / 1000
+            / sum(run.lasted_s / count for run, _ in runs),
+        }
+        reported = REPORTED.get((self.subject.name, mbps, system))
+        return row | ({"paper": reported._asdict()} if reported is not None and count == 1 else {})
+
+    def _run(self, system: str, clips: Sequence[Footage], setting: Setting) -> Run:
+        subject = self.subject
+        if system in BASELINES:
+            seen = LinkView(setting.trace.mean_mbps, setting.rtt_ms)
+            make: Callable[[], Baseline] = partial(self._tuned().make, system, seen)
+            return play_baseline(make, subject.task, clips, setting)
+        options, knobs = ABLATED.get(system, ({}, {}))
+        if system == ALONE:
+            options = {"places": ("edge",)}
+        options = {"codec": "h264", "crf": self.plan.crf, **options}
+        return play_ours(subject.net, subject.task, replace(subject.policy, **knobs), clips, setting, **options)
+
+    def _footage(self) -> list[tuple[Footage, Footage]]:
+        """Each clip's first half, for tuning, and its second."""
+        if not self._clips:
+            net, task = self.subject.net, self.subject.task
+            margin = net.margin if self.subject.policy.anchor else (0, 0)
+            for path in self.plan.clips:
+                self._on_step(f"decoding {path.stem}")
+                whole = footage(path, net, task, 2 * self.plan.frames, margin=margin, crop=self.subject.crop)
+                half = len(whole.pictures) // 2
+                first, second = (
+                    Footage(whole.name, whole.fps, part, net, task)
+                    for part in (whole.pictures[:half], whole.pictures[half:])
+                )
+                self._clips.append((first, second))
+        return self._clips
+
+    def _tuned(self) -> Rivals:
+        if self._rivals is None:
+            self._on_step(f"{self.subject.name}: tuning baselines")
+            each = max(2, CALIBRATED_ON // len(self._footage()))
+            shown = [picture for first, _ in self._footage() for picture in first.pictures[:each]]
+            self._rivals = Rivals(self.subject.net, self.profiles, shown, AGREEMENT, task=self.subject.task)
+        return self._rivals
+
+
+def _late(runs: Sequence[Run]) -> float:
+    """The share of time in which a picture waits longer than the deadline."""
+    waits = [(ms, lasted) for run in runs for ms, lasted in zip(run.latency_ms, run.lasted_ms, strict=True)]
+    return sum(lasted for ms, lasted in waits if ms > DEADLINE_MS) / sum(lasted for _, lasted in waits)
+
+
+CALIBRATED_ON = 80
+"""Pictures, of all clips together, that baselines are tuned on."""

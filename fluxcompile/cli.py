@@ -29,6 +29,7 @@ from fluxcompile.cli_shared import (
     progress_bar,
     words,
 )
+from fluxcompile.cli_testbed import run_testbed
 from fluxcompile.errors import FluxError, OptionError
 
 if TYPE_CHECKING:
@@ -240,6 +241,7 @@ def zoo(
 
 for command in (bench, ablate, calibrate, partition, profile, serve, edge):
     app.command()(command)
+app.command("testbed")(run_testbed)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """This machine as its own testbed: edge and cloud as processes, a shaped link between them, and what was predicted."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from fluxcompile.remote import checker, edge_of
 from fluxcompile.runtime.channel import TcpChannel, tcp
 from fluxcompile.runtime.device import ThisMachine, Work
 from fluxcompile.runtime.edge import Answer
-from fluxcompile.runtime.latency import Curve, fit
+from fluxcompile.runtime.latency import BLOCK, fit
 from fluxcompile.runtime.pool import ProcessPool, python_command
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.serve import Server
@@ -22,7 +23,7 @@ from fluxcompile.testbed.clips import Footage
 from fluxcompile.testbed.devices import Beside
 from fluxcompile.testbed.network import Shape, Trace
 from fluxcompile.testbed.shaper import Shaper
-from fluxcompile.testbed.world import TOKEN, Run, Setting, play_ours
+from fluxcompile.testbed.world import TOKEN, Setting, play_ours
 
 T = TypeVar("T")
 OPEN_LINK = Trace.constant(10_000.0)
@@ -45,21 +46,6 @@ class Watched(ThisMachine):
         if what.kind == "compute":
             self.frames.append((what, took_ms))
         return done, took_ms
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One way of running it: where, and mean latency as it was and as the simulator says."""
-
-    places: str
-    latency_ms: float
-    predicted_ms: float
-    cloud_share: float
-    predicted_cloud_share: float
-
-    @property
-    def off(self) -> float:
-        return self.predicted_ms / self.latency_ms - 1
 
 
 async def play_for_real(
@@ -94,65 +80,71 @@ async def play_for_real(
     return answers
 
 
-def measure(
-    net: Net, program: Path, task: Task, policy: Policy, clip: Footage, trace: Trace, rtt_ms: float
-) -> tuple[list[Measured], Profile]:
-    """Profile this machine over an open link, then predict and measure over the shaped one."""
+def measure(net: Net, task: Task, policy: Policy, clip: Footage, trace: Trace, rtt_ms: float) -> list[dict[str, Any]]:
+    """A row for each choice of places: mean latency as it was, and as the simulator said before.
 
-    def really(link: Trace, rtt: float, places: tuple[str, ...]) -> tuple[list[Answer], Watched]:
-        machine = Watched()
-        try:
-            played = play_for_real(net, program, task, policy, clip, link, rtt, machine, places=places)
-            return asyncio.run(played), machine
-        finally:
-            machine.close()
+    The first half of the clip is played over an open link, edge alone and cloud alone: that is all the simulator knows
+    of this machine. The second half is predicted, then played over the shaped link.
+    """
+    half = len(clip.pictures) // 2
+    first, second = (replace(clip, pictures=part, _dense={}) for part in (clip.pictures[:half], clip.pictures[half:]))
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "net.flux"
+        net.save(program)
 
-    alone, machine = really(OPEN_LINK, 0.0, ("edge",))
-    through, remote = really(OPEN_LINK, 0.0, ("cloud",))
-    profile = _profile(net, machine)
-    beside = _beside({**remote.took_ms, **machine.took_ms})
-    ideal = Setting(profile, profile, OPEN_LINK, 0.0, beside, replace(beside, decode=0.5))
-    # What the way itself takes on this machine, between processes: whatever the model leaves out of an open link.
-    predicted = play_ours(net, task, policy, [clip], ideal, places=("cloud",))
-    way_ms = max(0.0, mean(_steady(through)) - mean(predicted.latency_ms[SKIPPED:]))
-    setting = replace(ideal, trace=trace, rtt_ms=rtt_ms + way_ms)
-    rows = []
-    for places in (("edge",), ("cloud",), ("edge", "cloud")):
-        answers = alone if places == ("edge",) else really(trace, rtt_ms, places)[0]
-        told: Run = play_ours(net, task, policy, [clip], setting, places=places)
-        rows.append(
-            Measured(
-                "+".join(places),
-                mean(_steady(answers)),
-                mean(told.latency_ms[SKIPPED:]),
-                mean(answer.place == "cloud" for answer in answers),
-                mean(place == "cloud" for place in told.places),
+        def really(shown: Footage, link: Trace, rtt: float, places: tuple[str, ...]) -> tuple[list[Answer], Watched]:
+            machine = Watched()
+            try:
+                played = play_for_real(net, program, task, policy, shown, link, rtt, machine, places=places)
+                return asyncio.run(played), machine
+            finally:
+                machine.close()
+
+        alone, machine = really(first, OPEN_LINK, 0.0, ("edge",))
+        through, remote = really(first, OPEN_LINK, 0.0, ("cloud",))
+        known = _fitted(net, task, policy, first, (alone, machine), (through, remote))
+        rows = []
+        for places in (("edge",), ("cloud",), ("edge", "cloud")):
+            setting = replace(known, trace=trace, rtt_ms=rtt_ms + known.rtt_ms)
+            told = play_ours(net, task, policy, [second], setting, places=places)
+            answers, _ = really(second, trace, rtt_ms, places)
+            measured, predicted = mean(_steady(answers)), mean(told.latency_ms[SKIPPED:])
+            rows.append(
+                {
+                    "places": "+".join(places),
+                    "latency_ms": measured,
+                    "predicted_ms": predicted,
+                    "off": predicted / measured - 1,
+                    "cloud_share": mean(answer.place == "cloud" for answer in answers),
+                    "predicted_cloud_share": mean(place == "cloud" for place in told.places),
+                }
             )
-        )
-    return rows, profile
+    return rows
 
 
 SKIPPED = 3
 """First pictures, whose memory comes into being and whose codecs are tried."""
+Played = tuple[list[Answer], Watched]
 
 
 def _steady(answers: list[Answer]) -> list[float]:
     return [answer.latency_ms for answer in answers[SKIPPED:]]
 
 
-def _profile(net: Net, machine: Watched) -> Profile:
-    sparse = [(work.blocks, ms) for work, ms in machine.frames if not work.dense]
-    dense = [ms for work, ms in machine.frames if work.dense][1:]
-    curve: Curve = fit([n for n, _ in sparse], [ms for _, ms in sparse]).curve
-    whole = net.frame_size[0] * net.frame_size[1] / 256
-    dense_ms = mean(dense) if dense else curve.ms(whole)
-    return Profile(
+def _fitted(net: Net, task: Task, policy: Policy, clip: Footage, edge: Played, cloud: Played) -> Setting:
+    """What both runs say of this machine; what they took beyond it is the way (rtt_ms) and a part of each look."""
+    sparse = [(work.blocks, ms) for work, ms in edge[1].frames if not work.dense]
+    dense = [ms for work, ms in edge[1].frames if work.dense][1:]
+    curve = fit([n for n, _ in sparse], [ms for _, ms in sparse]).curve
+    dense_ms = mean(dense) if dense else curve.ms(net.frame_size[0] * net.frame_size[1] / BLOCK**2)
+    profile = Profile(
         "this machine", "net", "a run over an open link", net.frame_size, dense_ms, curve.a, curve.b, curve.c
     )
-
-
-def _beside(took_ms: dict[str, list[float]]) -> Beside:
-    known = {
-        kind: mean(took_ms[kind][1:] or took_ms[kind]) for kind in ("look", "h264", "jpeg", "raw") if kind in took_ms
-    }
-    return replace(Beside(), **known)
+    took = {kind: mean(ms[1:] or ms) for kind, ms in {**cloud[1].took_ms, **edge[1].took_ms}.items()}
+    beside = replace(Beside(), **{kind: took[kind] for kind in ("look", "h264", "jpeg", "raw") if kind in took})
+    setting = Setting(profile, profile, OPEN_LINK, 0.0, beside, replace(beside, decode=0.5))
+    here = play_ours(net, task, policy, [clip], setting, places=("edge",))
+    more_ms = max(0.0, mean(_steady(edge[0])) - mean(here.latency_ms[SKIPPED:]))
+    setting = replace(setting, beside_edge=replace(beside, look=beside.look + more_ms))
+    there = play_ours(net, task, policy, [clip], setting, places=("cloud",))
+    return replace(setting, rtt_ms=max(0.0, mean(_steady(cloud[0])) - mean(there.latency_ms[SKIPPED:])))

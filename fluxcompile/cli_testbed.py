@@ -1,0 +1,149 @@
+"""The command of the testbed: every system on every link, or this machine as its own testbed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from fluxcompile.cli_shared import JsonOption, console, end, need_plots, opened_net, print_json, words
+from fluxcompile.errors import OptionError
+from fluxcompile.options import parse_policy
+
+
+def run_testbed(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NET=MODEL", help="yolo11=FILE, sdpose=zoo:sdpose-t: the paper's name of it and the model."
+        ),
+    ],
+    clips: Annotated[str, typer.Option(metavar="A,B", help="Clips, or a folder of them.")],
+    profile: Annotated[
+        str, typer.Option(help="paper: its devices, on a virtual clock; local: this machine.")
+    ] = "paper",
+    trace: Annotated[
+        list[Path] | None, typer.Option(help="CSV of time_s, mbps; may be repeated. Steady links when not given.")
+    ] = None,
+    mbps: Annotated[str, typer.Option(help="Means of the links, one for each trace.")] = "130,56,25",
+    systems: Annotated[str, typer.Option(help="all, or some of them with / between.")] = "all",
+    ablate: Annotated[bool, typer.Option("--ablate", help="Ours with parts left out, too.")] = False,
+    cameras: Annotated[str, typer.Option(help="How many share the server.")] = "1",
+    frames: Annotated[int, typer.Option(min=2, help="Of each clip measured; as many before them are for tuning.")] = 40,
+    rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of an empty link.")] = 10.0,
+    crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264, ours and the baseline's.")] = None,
+    policy: Annotated[str, typer.Option(help="Of ours.")] = "video",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for JSON, Markdown and plots.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ours beside full offload, SPINN, COACH and DeltaCNN: latency, agreement, traffic, energy; or prediction and fact.
+
+    With --profile paper the code that runs for real runs on a virtual clock, on the paper's devices (Table 1) and
+    links. With --profile local edge and server are processes of this machine with a shaped link between them, and the
+    simulator says beforehand what they will do.
+    """
+    from fluxcompile.testbed import figures
+    from fluxcompile.testbed.network import Trace
+    from fluxcompile.testbed.run import ABLATED, SYSTEMS, Plan, Testbed
+
+    need_plots(output)
+    rates = [float(word) for word in words(mbps)]
+    links = [Trace.constant(rate) for rate in rates] if not trace else _scaled(trace, rates)
+    chosen = SYSTEMS if systems == "all" else tuple(word.strip() for word in systems.split("/"))
+    if unknown := set(chosen) - set(SYSTEMS):
+        raise OptionError(f"--systems: there is no {', '.join(sorted(unknown))}; there are {' / '.join(SYSTEMS)}")
+    paths, subjects = _clip_files(clips), [_subject(text, policy) for text in model]
+    if profile == "local":
+        _tell_local(subjects, paths, links, frames, rtt_ms, output, as_json)
+        return
+    if profile != "paper":
+        raise OptionError(f"--profile is {profile!r}; use paper or local")
+    plan = Plan(
+        paths, links, chosen, tuple(ABLATED) if ablate else (), [int(n) for n in words(cameras)], frames, rtt_ms, crf
+    )
+    rows: list[dict[str, Any]] = []
+    interrupted = False
+    with console.status("") as status:
+        try:
+            for subject in subjects:
+                rows += Testbed(subject, plan, lambda what: status.update(what)).rows()
+        except KeyboardInterrupt:
+            interrupted = True
+    written = figures.write(rows, output) if output is not None and rows else []
+    if as_json:
+        print_json({"rows": rows})
+    else:
+        for one in figures.tables(rows):
+            console.print(one)
+    end(written, interrupted)
+
+
+def _scaled(traces: list[Path], rates: list[float]) -> list[Any]:
+    from fluxcompile.testbed.network import Trace
+
+    if len(traces) != len(rates):
+        raise OptionError(f"--mbps has {len(rates)} means for {len(traces)} traces; give one for each")
+    return [Trace.read(path).scaled(rate) for path, rate in zip(traces, rates, strict=True)]
+
+
+def _subject(text: str, policy: str) -> Any:
+    """A net by NET=MODEL. A pose net takes crops of persons, which nothing moves."""
+    from fluxcompile.testbed.run import Subject
+
+    name, _, source = text.partition("=")
+    if name not in ("yolo11", "sdpose") or not source:
+        raise OptionError(f"--model is {text!r}; write yolo11=MODEL or sdpose=MODEL, nets the paper has profiles of")
+    net, chosen = opened_net(source, None, None, "auto"), parse_policy(policy)
+    if name == "sdpose":
+        return Subject(name, net, net.task("heatmaps"), replace(chosen, anchor=False, radius=0), crop=True)
+    return Subject(name, net, net.task(), chosen)
+
+
+def _clip_files(text: str) -> list[Path]:
+    paths = [path for word in words(text) for path in ([*sorted(Path(word).glob("*.mp4"))] or [Path(word)])]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise OptionError(f"--clips: no such file: {', '.join(missing)}")
+    return paths
+
+
+def _tell_local(
+    subjects: list[Any],
+    paths: list[Path],
+    links: list[Any],
+    frames: int,
+    rtt_ms: float,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    from fluxcompile.testbed.clips import footage
+    from fluxcompile.testbed.local import measure
+
+    rows = []
+    for subject in subjects:
+        margin = subject.net.margin if subject.policy.anchor else (0, 0)
+        for path in paths:
+            clip = footage(path, subject.net, subject.task, 2 * frames, margin=margin, crop=subject.crop)
+            for link in links:
+                found = measure(subject.net, subject.task, subject.policy, clip, link, rtt_ms)
+                rows += [
+                    {"model": subject.name, "clip": path.stem, "mbps": round(link.mean_mbps), **row} for row in found
+                ]
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "local.json").write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    if as_json:
+        print_json({"rows": rows})
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "clip", "Mbit/s", "places", "measured ms", "predicted ms", "off", "cloud", "predicted"):
+        table.add_column(heading, justify="left" if heading in ("model", "clip", "places") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["model"], row["clip"], str(row["mbps"]), row["places"], f"{row['latency_ms']:.1f}",
+            f"{row['predicted_ms']:.1f}", f"{row['off']:+.0%}", f"{row['cloud_share']:.0%}",
+            f"{row['predicted_cloud_share']:.0%}",
+        )  # fmt: skip
+    console.print(table)

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any, TypeVar
 
 from fluxcompile.net import Net
@@ -144,7 +144,7 @@ def _fitted(net: Net, task: Task, policy: Policy, clip: Footage, edge: Played, c
     beside = replace(Beside(), **{kind: took[kind] for kind in ("look", "h264", "jpeg", "raw") if kind in took})
     setting = Setting(profile, profile, OPEN_LINK, 0.0, beside, replace(beside, decode=0.5))
     here = play_ours(net, task, policy, [clip], setting, places=("edge",))
-    more_ms = max(0.0, mean(_steady(edge[0])) - mean(here.latency_ms[SKIPPED:]))
+    more_ms = max(0.0, median(_steady(edge[0])) - median(here.latency_ms[SKIPPED:]))
     setting = replace(setting, beside_edge=replace(beside, look=beside.look + more_ms))
     there = play_ours(net, task, policy, [clip], setting, places=("cloud",))
-    return replace(setting, rtt_ms=max(0.0, mean(_steady(cloud[0])) - mean(there.latency_ms[SKIPPED:])))
+    return replace(setting, rtt_ms=max(0.0, median(_steady(cloud[0])) - median(there.latency_ms[SKIPPED:])))

@@ -21,6 +21,7 @@ from fluxcompile.errors import (
 )
 from fluxcompile.net import Explanation, Net, load
 from fluxcompile.options import Frames, Policy
+from fluxcompile.parts import Partition, load_partition
 
 if TYPE_CHECKING:
     from fluxcompile.pipeline import fluxcompile, pass_names
@@ -34,12 +35,14 @@ __all__ = [
     "InputError",
     "Net",
     "OptionError",
+    "Partition",
     "Policy",
     "ProfileError",
     "ProgramError",
     "VerifyError",
     "fluxcompile",
     "load",
+    "load_partition",
     "pass_names",
 ]
 

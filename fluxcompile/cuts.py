@@ -1,4 +1,4 @@
-"""What each way to place a net on two machines costs, and the table of them.
+"""What each way to place a net on two machines costs.
 
     seconds = edge's layers + round trip + bytes / bandwidth + cloud's layers
 
@@ -6,11 +6,11 @@ Times are those of device profiles at a share of active blocks; bytes are those 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
+from fluxcompile.cut_table import CutTable, Row
 from fluxcompile.errors import OptionError
 from fluxcompile.ir import inputs, shape
 from fluxcompile.passes.find_cuts import Cut, candidates, cut_of, fastest_side
@@ -47,83 +47,33 @@ class Link:
         return count * 8 / (1000 * self.mbps)
 
 
-@dataclass
-class Row:
-    """One way to place a net. Times are None where no profiles were given."""
-
-    at: str
-    maps: list[str]
-    edge_macs_share: float
-    bytes: float
-    edge_ms: float | None = None
-    send_ms: float | None = None
-    cloud_ms: float | None = None
-
-    @property
-    def total_ms(self) -> float | None:
-        times = (self.edge_ms, self.send_ms, self.cloud_ms)
-        return None if None in times else sum(t for t in times if t is not None)
-
-
-class CutTable:
-    """Every candidate, and which was chosen; `str()` is the table. A number on the left is one that `at` takes.
-
-    cuts: of each row, None for the whole net on one side, which the row names.
-    """
+class Placements:
+    """Every candidate in a table, and the cut of each row; None for the whole net on one side."""
 
     def __init__(self, costs: "Costs") -> None:
         self._costs = costs
-        self.rows: list[Row] = costs.whole()
-        self.cuts: list[Cut | None] = [None] * len(self.rows)
-        self.chosen = -1
+        self.table = CutTable(costs.whole())
+        self.cuts: list[Cut | None] = [None] * len(self.table.rows)
 
     def add(self, cut: Cut) -> int:
         """Add a row; its index."""
-        self.rows.append(self._costs.row(cut))
+        row = self._costs.row(cut)
+        row.number = sum(one is not None for one in self.cuts)
+        self.table.rows.append(row)
         self.cuts.append(cut)
-        return len(self.rows) - 1
-
-    def fastest(self) -> int:
-        """The row of least total; the first of equals."""
-        totals = [row.total_ms for row in self.rows]
-        return min(range(len(totals)), key=lambda i: totals[i] or 0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        rows = [asdict(row) | {"total_ms": row.total_ms} for row in self.rows]
-        return {"chosen": self.chosen, "rows": rows}
-
-    def __str__(self) -> str:
-        head = ("", "at", "boundary", "edge MACs", "bytes", "edge ms", "send ms", "cloud ms", "total ms", "")
-        lines = [head, *(self._cells(i, row) for i, row in enumerate(self.rows))]
-        wide = [max(len(line[k]) for line in lines) for k in range(len(head))]
-        left = (1, 2)
-        return "\n".join(
-            "  ".join(
-                c.ljust(w) if k in left else c.rjust(w) for k, (c, w) in enumerate(zip(line, wide, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-
-    def _cells(self, index: int, row: Row) -> tuple[str, ...]:
-        numbered = [i for i, cut in enumerate(self.cuts) if cut is not None]
-        number = str(numbered.index(index)) if index in numbered else ""
-        times = (row.edge_ms, row.send_ms, row.cloud_ms, row.total_ms)
-        maps = row.maps[0] if len(row.maps) == 1 else f"{row.maps[0]} and {len(row.maps) - 1} more" if row.maps else "-"
-        told = ("-" if t is None else f"{t:.2f}" for t in times)
-        mark = "<- chosen" if index == self.chosen else ""
-        return number, row.at, maps, f"{row.edge_macs_share:.1%}", f"{row.bytes:,.0f}", *told, mark
+        return len(self.cuts) - 1
 
 
-def cut_table(module: GraphModule, edge: Profile | None, cloud: Profile | None, link: Link | None) -> CutTable:
+def placements(module: GraphModule, edge: Profile | None, cloud: Profile | None, link: Link | None) -> Placements:
     """Both whole placements, every candidate cut and, where there are profiles, the fastest of all cuts."""
     costs = Costs(module, (edge, cloud, link) if edge and cloud and link else None)
-    table, found = CutTable(costs), candidates(module)
+    known, found = Placements(costs), candidates(module)
     best = costs.fastest()
     if best is not None and best.layers not in [cut.layers for cut in found]:
         found.append(best)
     for cut in found:
-        table.add(cut)
-    return table
+        known.add(cut)
+    return known
 
 
 class Costs:

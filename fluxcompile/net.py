@@ -12,7 +12,7 @@ from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
     from fluxcompile.calibrate import Calibration
-    from fluxcompile.partition import Partition
+    from fluxcompile.parts import Partition
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
     from fluxcompile.tasks import Task
@@ -114,18 +114,20 @@ class Net:
             what a program means. None takes "cpu" for a program that has a plan.
         threads: of the kernels; results do not depend on how many.
         task: what outputs mean, and so what of them is salient to a policy; guessed from their shapes when not given.
+            Of a part of a net it says nothing: what is salient is known when the cloud is done (`CpuStream.hint`).
         """
         policy = policy or Policy(**self.program.policy)
         backend = backend or ("cpu" if self.program.plan else "reference")
         if backend not in BACKENDS:
             raise OptionError(f"backend is {backend!r}; use {' or '.join(BACKENDS)}")
+        salience = _Salience(task) if self.program.part is None else None
         if backend == "cpu":
             try:
                 from fluxcompile.runtime.plan import CpuStream
             except ImportError as e:  # the extension is not built
                 raise ProgramError(str(e)) from e
-            return CpuStream(self.program, policy, salience=_Salience(task), threads=threads)
-        stream: Stream = _runtime().Stream(self.program, policy, _Salience(task))
+            return CpuStream(self.program, policy, salience=salience, threads=threads)
+        stream: Stream = _runtime().Stream(self.program, policy, salience)
         return stream
 
     def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":
@@ -147,8 +149,14 @@ class Net:
             `explain` prints; the number of one of the cuts that "auto" compares; "auto" for the fastest.
         options: as of `fluxcompile.partition.partition`. `.explain()` of the result is the table of cuts.
         """
-        from fluxcompile.partition import partition
-
+        try:
+            from fluxcompile.partition import partition
+        except ModuleNotFoundError as e:
+            if e.name not in ("torch", "networkx"):
+                raise
+            raise ProgramError(
+                f"partition compiles both parts and needs {e.name}; pip install fluxcompile[compile]"
+            ) from e
         return partition(self, at, **options)
 
     def dense(self, *frames: Any) -> Any:

@@ -1,100 +1,30 @@
-"""A net in two parts: the edge's, and the cloud's that goes on from its boundary maps.
+"""Cuts a net in two and compiles both parts (see `parts` for what they are).
 
-    halves = net.partition(at="model.9")
-    edge, cloud = halves.edge.stream(), halves.cloud.stream()
-    early = edge(frame)
-    late = cloud(*early["boundary"])
-    outputs = halves.outputs(early, late)       # the model's own tree
-
-Each part is a program of its own. With `at="edge"` or "cloud" the other side has none.
+Parts are made of the dense graph that every program holds, so that a `.flux` file is enough; they are compiled as the
+whole was. The cloud's stream takes its maps as they are and computes what changed of them; how far a change spread in
+the edge's layers it does not spread again.
 """
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 from torch.fx import GraphModule
 
-from fluxcompile.cuts import CutTable, Link, cut_table
-from fluxcompile.errors import OptionError, ProgramError
-from fluxcompile.net import Net, load
-from fluxcompile.options import Frames
+from fluxcompile.cut_table import CutTable
+from fluxcompile.cuts import Link, Placements, placements
+from fluxcompile.errors import OptionError
+from fluxcompile.net import Net
+from fluxcompile.options import Frames, Policy
+from fluxcompile.parts import SIDES, Partition
 from fluxcompile.passes.count_macs import count_macs
 from fluxcompile.passes.find_cuts import Cut, cut_after
 from fluxcompile.passes.infer_domains import infer_domains
 from fluxcompile.passes.load_graph import load_graph
 from fluxcompile.passes.partition import can_cross, split
 from fluxcompile.pipeline import compile_part
-from fluxcompile.program import Input, Part, Program
-from fluxcompile.runtime.frame import rebuild
+from fluxcompile.program import Part, Program
 from fluxcompile.runtime.profile import Profile, find_profile
-
-SIDES = ("edge", "cloud")
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A net on two machines; a side with nothing to do has no net."""
-
-    edge: Net | None
-    cloud: Net | None
-    cuts: CutTable | None = None
-
-    @property
-    def boundary(self) -> list[Input]:
-        """The maps that cross: names, types, shapes, layouts."""
-        return boundary_of(self.cloud.program) if self.edge and self.cloud else []
-
-    def explain(self) -> CutTable:
-        """Where the net could be cut and what that costs, the chosen cut marked; `str()` is a table."""
-        if self.cuts is None:
-            raise OptionError("explain: this partition was loaded and knows no other cuts; partition the whole net")
-        return self.cuts
-
-    def outputs(self, edge: Any, cloud: Any) -> Any:
-        """The model's own tree, of what the streams of both parts gave; None for a side without a net."""
-        if self.edge is None or self.cloud is None:
-            return cloud if self.edge is None else edge
-        late = self.cloud.program.part
-        early = self.edge.program.part
-        assert early is not None
-        assert late is not None
-        leaves = dict(zip(early.leaves, edge["outputs"], strict=True)) | dict(zip(late.leaves, cloud, strict=True))
-        return rebuild(late.template, [leaves[i] for i in range(len(leaves))])
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write edge.flux and cloud.flux, those there are."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = {"edge": self.edge, "cloud": self.cloud}
-        written = []
-        for side, net in parts.items():
-            path = folder / f"{side}.flux"
-            path.unlink(missing_ok=True)  # of another partition
-            if net is not None:
-                net.save(path)
-                written.append(path)
-        return written
-
-
-def boundary_of(cloud: Program) -> list[Input]:
-    """The maps that a cloud's program takes."""
-    return [i for i in cloud.graphs["blocked"].inputs if i.role == "input"]
-
-
-def load_partition(folder: str | Path) -> Partition:
-    """The partition that `save` wrote; ProgramError when its parts are of different nets or cuts."""
-    paths = [Path(folder) / f"{side}.flux" for side in SIDES]
-    edge, cloud = (load(path) if path.is_file() else None for path in paths)
-    if edge is None and cloud is None:
-        raise ProgramError(f"{folder}: holds neither edge.flux nor cloud.flux; write them with Partition.save")
-    parts = [net.program.part if net else None for net in (edge, cloud)]
-    for net, part, other in zip((edge, cloud), parts, reversed(parts), strict=True):
-        if net is not None and (part.whole if part else "") != (other.whole if other else ""):
-            raise ProgramError(f"{folder}: edge.flux and cloud.flux are not two parts of one net; partition it again")
-    return Partition(edge, cloud)
 
 
 def partition(
@@ -120,30 +50,32 @@ def partition(
         raise OptionError(f"partition: {', '.join(link)} say what a link is like; give edge, cloud and mbps too")
     module = analysed(net.program)
     edge, cloud = (find_profile(p) if isinstance(p, str) else p for p in (edge, cloud))
-    table = cut_table(module, edge, cloud, None if mbps is None else Link(mbps, **link))
-    table.chosen = _chosen(module, table, at)
-    cut, name = table.cuts[table.chosen], table.rows[table.chosen].at
+    known = placements(module, edge, cloud, None if mbps is None else Link(mbps, **link))
+    known.table.chosen = chosen = _chosen(module, known, at)
+    cut, name = known.cuts[chosen], known.table.rows[chosen].at
     if cut is None:
-        return Partition(net if name == "edge" else None, net if name == "cloud" else None, table)
-    return cut_at(net, module, cut, table)
+        return Partition(net if name == "edge" else None, net if name == "cloud" else None, known.table)
+    return cut_at(net, module, cut, known.table)
 
 
-def _chosen(module: GraphModule, table: CutTable, at: str | int | Sequence[str]) -> int:
-    """The row of the table that `at` means, added where it is none of the candidates."""
+def _chosen(module: GraphModule, known: Placements, at: str | int | Sequence[str]) -> int:
+    """The row that `at` means, added where it is none of the candidates."""
+    rows, cuts = known.table.rows, known.cuts
     if at == "auto":
-        return table.fastest()
-    whole = [row.at for row, cut in zip(table.rows, table.cuts, strict=True) if cut is None]
+        return known.table.fastest()
+    whole = [row.at for row, cut in zip(rows, cuts, strict=True) if cut is None]
     if at in whole:
         return whole.index(str(at))
     if isinstance(at, int):
-        if not 0 <= at < len(table.rows) - len(whole):
-            raise OptionError(f"at: there is no cut {at}; the net can be cut in {len(table.rows) - 2} places, from 0")
-        return len(whole) + at
+        numbers = [row.number for row in rows]
+        if at not in numbers:
+            raise OptionError(f"at: there is no cut {at}; the net can be cut in {len(rows) - 2} places, from 0")
+        return numbers.index(at)
     cut = cut_after(module, [at] if isinstance(at, str) else at)
     if not cut.boundary:
         return whole.index("edge")
-    same = [i for i, other in enumerate(table.cuts) if other and other.edge == cut.edge]
-    return same[0] if same else table.add(cut)
+    same = [i for i, other in enumerate(cuts) if other and other.edge == cut.edge]
+    return same[0] if same else known.add(cut)
 
 
 def analysed(program: Program) -> GraphModule:
@@ -162,20 +94,22 @@ def cut_at(net: Net, module: GraphModule, cut: Cut, table: CutTable | None = Non
     halves, whole = split(module, cut.edge), net.program
     digest = _digest(whole, [n.name for n in halves.boundary])
     frames = Frames(**whole.frames) if whole.frames else None
-    count, ready = len(halves.boundary), len(halves.edge_leaves)
+    names = [n.name for n in halves.boundary]
+    count, ready = len(names), len(halves.edge_leaves)
     shown = {"boundary": {"list": [*range(count)]}, "outputs": {"list": [*range(count, count + ready)]}}
-    templates = ({"dict": shown}, {"list": [*range(len(halves.cloud_leaves))]})
-    sides = zip(SIDES, (halves.edge, halves.cloud), templates, (halves.edge_leaves, halves.cloud_leaves), strict=True)
-    found = []
-    for side, part, template, leaves in sides:
-        program = compile_part(part, whole, template, frames if side == "edge" else None)
-        names = [n.name for n in halves.boundary]
-        program.part = Part(side, digest, names, list(leaves), whole.template)
-        found.append(Net(program))
-    first, second = found
-    return Partition(first, second, table)
+    edge = compile_part(halves.edge, whole, {"dict": shown}, frames, Policy(**whole.policy))
+    edge.part = Part(SIDES[0], digest, names, list(halves.edge_leaves), whole.template)
+    late = {"list": [*range(len(halves.cloud_leaves))]}
+    cloud = compile_part(halves.cloud, whole, late, None, _after(Policy(**whole.policy)))
+    cloud.part = Part(SIDES[1], digest, names, list(halves.cloud_leaves), whole.template)
+    return Partition(Net(edge), Net(cloud), table)
+
+
+def _after(policy: Policy) -> Policy:
+    """What the cloud makes of a net's policy: what speaks of pixels was done before its maps."""
+    return Policy(exact=policy.exact, gate=policy.gate, radius=None if policy.radius is None else 0)
 
 
 def _digest(program: Program, boundary: list[str]) -> str:
     """Of a net and where it was cut."""
-    return hashlib.sha256(" ".join([program.digest(), *boundary]).encode()).hexdigest()
+    return sha256(" ".join([program.digest(), *boundary]).encode()).hexdigest()

@@ -124,10 +124,10 @@ def fluxcompile(
     return _compiled(captured, run, captured.meta["template"], frames=frames, policy=policy)
 
 
-def compile_part(module: GraphModule, whole: Program, template: Any, frames: Frames | None) -> Program:
+def compile_part(module: GraphModule, whole: Program, template: Any, frames: Frames | None, policy: Policy) -> Program:
     """The program of a part of a net, a graph whose captured passes ran before; compiled as the whole was."""
     run = _Runner(set(whole.options.get("without", ())), {"attention": whole.options.get("attention", "exact")})
-    return _compiled(module, run, template, frames=frames, policy=Policy(**whole.policy)).program
+    return _compiled(module, run, template, frames=frames, policy=policy).program
 
 
 def _compiled(

@@ -101,12 +101,12 @@ class Rivals:
     def splits(self) -> list[Split]:
         """The whole net on either side, and cuts through which fewer bytes cross than through any before."""
         if self._cut is None:
-            table = partition(self.net, "edge").explain()
+            rows = partition(self.net, "edge").explain().rows
             numbers: list[int] = []
             least = float("inf")
-            for number, row in enumerate(row for row, cut in zip(table.rows, table.cuts, strict=True) if cut):
-                if row.bytes < least:
-                    numbers.append(number)
+            for row in rows:
+                if row.number is not None and row.bytes < least:
+                    numbers.append(row.number)
                     least = row.bytes
             places: list[str | int] = ["edge", "cloud", *numbers[-MOST_SPLITS:]]
             self._cut = [self._split(at) for at in places]

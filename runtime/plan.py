@@ -157,8 +157,12 @@ class CpuStream:
             for classifier in self._classify.values():
                 classifier.leave()
         if salience is not None:
-            for classifier in self._classify.values():
-                classifier.hint(salience)
+            self.hint(salience)
+
+    def hint(self, salience: npt.NDArray[np.float32]) -> None:
+        """What the last frame's outputs make salient, where these are computed elsewhere."""
+        for classifier in self._classify.values():
+            classifier.hint(salience)
 
     @property
     def salience(self) -> npt.NDArray[np.float32] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxcompile.cli_partition import _place
-from fluxcompile.partition import load_partition
+from fluxcompile.parts import load_partition
 from fluxcompile.runtime.profile import load_profile
 from tests.test_cli import call
 
@@ -15,20 +15,35 @@ from tests.test_cli import call
 def test_from_a_model_to_a_placement(tmp_path: Path) -> None:
     """Measured on this machine, cut in two for it and the paper's server, loaded again."""
     measured = tmp_path / "deep" / "profile.json"
-    shown = call("profile", "zoo:yolo11-mini", "-o", measured, "--rounds", 1, "--device", "here", "--json").stdout
+    shown = call("profile", "zoo:resnet-mini", "-o", measured, "--rounds", 1, "--device", "here", "--json").stdout
     told = json.loads(shown)
     found = load_profile(measured)
-    assert (told["device"], told["net"], told["path"]) == ("here", "yolo11-mini", str(measured))
+    assert (told["device"], told["net"], told["path"]) == ("here", "resnet-mini", str(measured))
     assert (told["a"], told["b"], told["c"], told["block"]) == (found.a, found.b, found.c, 16)
 
-    link = ("--edge", measured, "--cloud", "rtx-3080", "--mbps", 56, "--rtt-ms", 5, "--active", 0.1, "--pixels", "unit")
-    told = json.loads(call("partition", "zoo:yolo11-mini", "--at", "stage3", *link, "-o", tmp_path, "--json").stdout)
-    assert told["rows"][told["chosen"]]["at"].startswith("stage3")
+    link = (
+        "--edge",
+        measured,
+        "--cloud",
+        "rtx-3080/yolo11",
+        "--mbps",
+        56,
+        "--rtt-ms",
+        5,
+        "--active",
+        0.1,
+        "--pixels",
+        "unit",
+    )
+    told = json.loads(
+        call("partition", "zoo:resnet-mini", "--at", "trunk.stages.1", *link, "-o", tmp_path, "--json").stdout
+    )
+    assert told["rows"][told["chosen"]]["at"].startswith("trunk.stages.1")
     assert told["written"] == [str(tmp_path / "edge.flux"), str(tmp_path / "cloud.flux")]
     assert [i["name"] for i in told["boundary"]] == [i.name for i in load_partition(tmp_path).boundary]
     assert all(row["total_ms"] > 0 for row in told["rows"])
 
-    shown = call("partition", "zoo:yolo11-mini", *link).stdout
+    shown = call("partition", "zoo:resnet-mini", *link).stdout
     assert shown.count("<- chosen") == 1
     assert [line.split()[0] for line in shown.splitlines()[1:4]] == ["edge", "cloud", "0"]
 
@@ -39,7 +54,7 @@ def test_places(text: str, place: Any) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    assert "needs profiles of both devices" in str(call("partition", "zoo:yolo11-mini", code=1).exception)
-    told = call("partition", "zoo:yolo11-mini", "--edge", "orin", code=1)
+    assert "needs profiles of both devices" in str(call("partition", "zoo:resnet-mini", code=1).exception)
+    told = call("partition", "zoo:resnet-mini", "--edge", "orin", code=1)
     assert "no device is called orin" in str(told.exception)
-    assert "--at is empty" in str(call("partition", "zoo:yolo11-mini", "--at", ",", code=1).exception)
+    assert "--at is empty" in str(call("partition", "zoo:resnet-mini", "--at", ",", code=1).exception)

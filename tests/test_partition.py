@@ -1,5 +1,6 @@
 """Two nets that run one after the other as the whole does: any net, any cut, any clip, saved and loaded again."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fluxcompile import Frames, InputError, Net, OptionError, ProgramError, fluxcompile, load
+from fluxcompile import Frames, InputError, Net, OptionError, Policy, ProgramError, fluxcompile, load
 from fluxcompile.models import ZOO, build
-from fluxcompile.partition import Partition, analysed, load_partition
+from fluxcompile.partition import analysed
+from fluxcompile.parts import Partition, load_partition
 from fluxcompile.passes.find_cuts import candidates
 from tests.helpers import assert_matches, clip_of, seeded
 from tests.nets import clips, nets
@@ -165,6 +167,63 @@ def test_saved_loaded_and_partitioned_again(net: Net, tmp_path: Path) -> None:
         load_partition(tmp_path / "parts")
     with pytest.raises(ProgramError, match="holds neither"):
         load_partition(tmp_path / "nothing")
+
+
+def test_a_frame_that_both_read_crosses_too() -> None:
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(3, 4, 3, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * self.b(x)  # type: ignore[no-any-return]
+
+    net = fluxcompile(seeded(Two), torch.zeros(1, 3, 32, 48), frames=Frames(mean=(0.5,), std=(0.2,)))
+    halves = net.partition(at="a")
+    assert [(i.dtype, i.layout) for i in halves.boundary] == [("f32", "1 3 y32 x48"), ("f32", "1 4 y32 x48")]
+    for backend in ("cpu", "reference"):
+        assert_whole(halves, net, frames(), backend=backend)
+
+
+def test_policies_of_parts() -> None:
+    """What speaks of pixels is the edge's; what spread there does not spread again."""
+    policy = Policy(exact=False, residual=2.0, background=9.0, radius=8, gate=0.1, anchor=True)
+    net = fluxcompile(pyramid(), torch.zeros(1, 3, 32, 48), frames=Frames(), policy=policy)
+    halves = net.partition(at="stem")
+    assert halves.edge is not None
+    assert halves.cloud is not None
+    assert Policy(**halves.edge.program.policy) == policy
+    assert Policy(**halves.cloud.program.policy) == Policy(exact=False, radius=0, gate=0.1)
+    exact = fluxcompile(pyramid(), torch.zeros(1, 3, 32, 48)).partition(at="stem").cloud
+    assert exact is not None
+    assert Policy(**exact.program.policy) == Policy()
+
+
+def test_what_is_salient_is_told_by_the_cloud(net: Net) -> None:
+    """A part knows no task; far from what it was told of, a small change is left."""
+    policy = Policy(exact=False, residual=2.0, background=40.0, radius=0)
+    halves = net.partition(at="stem")
+    assert halves.edge is not None
+    frame = np.full((32, 48, 3), 90, np.uint8)
+    missed = []
+    for salience in (None, np.zeros((4, 6), np.float32), np.ones((4, 6), np.float32)):
+        edge = halves.edge.stream(policy, task="detect")
+        edge(frame)
+        if salience is not None:
+            edge.hint(salience)
+        edge(frame + np.uint8(10))
+        assert edge.stats is not None
+        missed.append(edge.stats.miss.any())
+    assert missed == [True, False, True]
+
+
+def test_without_the_compiler_there_are_no_cuts(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    for name in ("partition", "cuts", "passes.find_cuts"):
+        monkeypatch.delitem(sys.modules, f"fluxcompile.{name}", raising=False)
+    with pytest.raises(ProgramError, match=r"needs networkx; pip install fluxcompile\[compile\]"):
+        net.partition(at="stem")
 
 
 def test_what_is_no_cut_is_refused(net: Net) -> None:

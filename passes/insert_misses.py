@@ -130,12 +130,14 @@ def _miss(module: GraphModule, node: Node, flow: Flow | None, at: Layout, made: 
 
 def _limited(module: GraphModule, miss: Node, at: Layout, once: Once) -> Node:
     """The mask within reach of the pixels that changed (see `limit_spread`)."""
-    (image,) = [n for n in inputs(module) if not layout(n).is_global]
-    frame = [layout(image).grid.h, layout(image).grid.w]
-    near = once(flux.reach.default, image.meta["miss"], setting(module, "radius"), frame)
+    changed, frame, several = _frame_mask(module, once)
+    near = once(flux.reach.default, changed, setting(module, "radius"), frame)
 
     def limited(part: Node, grid: Grid) -> Node:
         scale, origin = [float(s) for s in grid.scale], [float(o) for o in grid.origin]
+        if several:
+            scale = [n / m for n, m in zip(frame, (grid.h, grid.w), strict=True)]
+            origin = [(s - 1) / 2 for s in scale]
         return once(flux.limit.default, part, near, [grid.h, grid.w], frame, scale, origin)
 
     if not at.chain:
@@ -147,6 +149,25 @@ def _limited(module: GraphModule, miss: Node, at: Layout, once: Once) -> Node:
         parts.append(limited(part, grid) if grid and not any(grid.turn) else part)
         first += rows
     return parts[0] if len(parts) == 1 else once(aten.cat.default, parts)
+
+
+def _frame_mask(module: GraphModule, once: Once) -> tuple[Node, list[int], bool]:
+    """The pixels that changed in any image, the size of the finest, and whether there are several."""
+    images = [n for n in inputs(module) if not layout(n).is_global]
+    images.sort(key=lambda n: -layout(n).grid.cells)
+    finest = layout(images[0]).grid
+    masks: list[Node] = [images[0].meta["miss"]]
+    for image in images[1:]:
+        grid = layout(image).grid
+        y, x = (torch.arange(n) * m // n for n, m in ((finest.h, grid.h), (finest.w, grid.w)))
+        rows = constant(module, (y[:, None] * grid.w + x).reshape(-1), f"under_{grid.h}x{grid.w}")
+        masks.append(once(flux.miss_remap.default, image.meta["miss"], rows))
+    if len(masks) == 1:
+        return masks[0], [finest.h, finest.w], False
+    text = f"y{finest.h} x{finest.w}"
+    words = " ".join(["ab"] * len(masks))
+    joined = once(flux.miss_join.default, masks, f"{words} -> ab", [text] * len(masks), text)
+    return joined, [finest.h, finest.w], True
 
 
 def _key(value: object) -> object:

@@ -10,7 +10,8 @@ Followed exactly, a miss grows with every window, and attention or a pooled vect
 -1 (exact) nothing is dropped; else a cell misses only if its own pixels lie within `radius` of a changed pixel. Values
 that a miss may reach from elsewhere get `meta["limited"]`, from which `insert_misses` builds it: what a window makes,
 what mixes places, what a value without a place takes part in, what was rolled back. Tokens without a place, a class
-token say, are never dropped. Left alone: nets with several images or with tokens of several maps as input, values on a
+token say, are never dropped. Several images, boundary maps of a net that was cut, are taken to show the same view: a
+change of any counts, on the grid of the finest. Left alone: nets with tokens of several maps as input, values on a
 turned grid or without a place.
 """
 
@@ -23,7 +24,7 @@ from fluxcompile.passes.moving_apart import keeps_rows
 
 def limit_spread(module: GraphModule) -> int:
     images = [n for n in inputs(module) if not layout(n).is_global]
-    if len(images) != 1 or layout(images[0]).chain:
+    if not images or any(layout(image).chain for image in images):
         return 0
     count = 0
     for node in module.graph.nodes:

@@ -7,7 +7,9 @@ import torch
 from expecttest import assert_expected_inline
 from torch import Tensor, nn
 
-from fluxcompile.ir import output
+from fluxcompile.geometry import parse_layout
+from fluxcompile.ir import inputs, output
+from fluxcompile.passes.flow import Domain
 from fluxcompile.passes.limit_spread import limit_spread
 from tests.helpers import Do, Runner, assert_streams, masked, placed, seeded, text_of
 
@@ -69,6 +71,29 @@ def test_left_alone(name: str) -> None:
     assert not any(n.meta.get("limited") for n in module.graph.nodes)
 
 
-def test_several_images_are_left_alone() -> None:
-    model = Do(lambda x, y, conv: conv(x) + conv(y), nn.Conv2d(2, 2, 3))
-    assert limit_spread(placed(model, SHAPE, SHAPE)) == 0
+def test_several_images_show_one_view() -> None:
+    """A change of any, also of a coarser one, reaches the cells about its place, in every map."""
+    model = seeded(lambda: Do(lambda x, y, a, b: b(a(x) + torch.nn.functional.interpolate(y, (16, 16))), *convs()))
+    module = masked(model, SHAPE, (1, 2, 8, 8), first=[limit_spread])
+    last = [n for n in module.graph.nodes if "limit" in n.name][-1]
+    output(module).args = ([last],)
+    run, x, y = Runner(module), torch.rand(SHAPE), torch.rand(1, 2, 8, 8)
+    run(x, y)
+    x[..., 2, 2] += 1
+    y[..., 6, 6] += 1
+    miss = run(x, y, radius=0)[0].view(16, 16)
+    want = torch.zeros(16, 16, dtype=torch.bool)
+    want[2, 2] = want[12:14, 12:14] = True
+    assert torch.equal(miss, want)
+    assert int(run(x + 1, y, radius=-1)[0].sum()) == 256
+
+
+def convs() -> list[nn.Module]:
+    return [nn.Conv2d(2, 2, 3, padding=1) for _ in range(2)]
+
+
+def test_tokens_of_several_maps_are_left_alone() -> None:
+    module = placed(Do(lambda x, conv: conv(x), nn.Conv2d(2, 2, 3)), SHAPE)
+    (image,) = inputs(module)
+    image.meta["domain"] = Domain(parse_layout("1 2 (16x16)"))
+    assert limit_spread(module) == 0

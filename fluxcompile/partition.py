@@ -1,10 +1,11 @@
 """Cuts a net in two and compiles both parts (see `parts` for what they are).
 
 Parts are made of the dense graph that every program holds, so that a `.flux` file is enough; they are compiled as the
-whole was. The cloud's stream takes its maps as they are and computes what changed of them; how far a change spread in
-the edge's layers it does not spread again.
+whole was. The cloud's stream takes its maps as they are and computes what changed of them, by default no further about
+it than the net's own radius.
 """
 
+import math
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -14,6 +15,7 @@ from torch.fx import GraphModule
 from fluxcompile.cut_table import CutTable
 from fluxcompile.cuts import Link, Placements, placements
 from fluxcompile.errors import OptionError
+from fluxcompile.ir import inputs
 from fluxcompile.net import Net
 from fluxcompile.options import Frames, Policy
 from fluxcompile.parts import SIDES, Partition
@@ -100,14 +102,16 @@ def cut_at(net: Net, module: GraphModule, cut: Cut, table: CutTable | None = Non
     edge = compile_part(halves.edge, whole, {"dict": shown}, frames, Policy(**whole.policy))
     edge.part = Part(SIDES[0], digest, names, list(halves.edge_leaves), whole.template)
     late = {"list": [*range(len(halves.cloud_leaves))]}
-    cloud = compile_part(halves.cloud, whole, late, None, _after(Policy(**whole.policy)))
+    cloud = compile_part(halves.cloud, whole, late, None, _after(Policy(**whole.policy), halves.cloud))
     cloud.part = Part(SIDES[1], digest, names, list(halves.cloud_leaves), whole.template)
     return Partition(Net(edge), Net(cloud), table)
 
 
-def _after(policy: Policy) -> Policy:
-    """What the cloud makes of a net's policy: what speaks of pixels was done before its maps."""
-    return Policy(exact=policy.exact, gate=policy.gate, radius=None if policy.radius is None else 0)
+def _after(policy: Policy, cloud: GraphModule) -> Policy:
+    """What the cloud makes of a net's policy: what looks at pixels did so before, a radius is in cells of the maps."""
+    pixels = min((node.meta.get("pixels", 1.0) for node in inputs(cloud)), default=1.0)
+    radius = None if policy.radius is None else math.ceil(policy.radius / pixels)
+    return Policy(exact=policy.exact, gate=policy.gate, radius=radius)
 
 
 def _digest(program: Program, boundary: list[str]) -> str:

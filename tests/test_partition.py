@@ -187,14 +187,14 @@ def test_a_frame_that_both_read_crosses_too() -> None:
 
 
 def test_policies_of_parts() -> None:
-    """What speaks of pixels is the edge's; what spread there does not spread again."""
+    """What looks at pixels is the edge's; the radius is in cells of two pixels."""
     policy = Policy(exact=False, residual=2.0, background=9.0, radius=8, gate=0.1, anchor=True)
     net = fluxcompile(pyramid(), torch.zeros(1, 3, 32, 48), frames=Frames(), policy=policy)
     halves = net.partition(at="stem")
     assert halves.edge is not None
     assert halves.cloud is not None
     assert Policy(**halves.edge.program.policy) == policy
-    assert Policy(**halves.cloud.program.policy) == Policy(exact=False, radius=0, gate=0.1)
+    assert Policy(**halves.cloud.program.policy) == Policy(exact=False, radius=4, gate=0.1)
     exact = fluxcompile(pyramid(), torch.zeros(1, 3, 32, 48)).partition(at="stem").cloud
     assert exact is not None
     assert Policy(**exact.program.policy) == Policy()

@@ -20,6 +20,8 @@ from torch import Tensor
 from fluxcompile.geometry import Layout, own_pixels, parse_layout
 
 Sample = tuple[Any, ...]
+MOTION_BLOCK = 16
+"""Frame pixels per motion vector, down and across."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,12 @@ def collect(mask: Tensor, layout: str) -> Tensor:
     """bool[rows]: whether any element of a row is set; `mask` broadcasts against the layout's dimensions."""
     index = row_index(layout)
     shape = torch.broadcast_shapes(mask.shape, index.shape)
+    rows, values = index.expand(shape).reshape(-1), mask.expand(shape).reshape(-1).to(torch.int8)
     out = torch.zeros(_layout(layout).rows, dtype=torch.int8, device=mask.device)
-    out.index_put_((index.expand(shape).reshape(-1),), mask.expand(shape).reshape(-1).to(torch.int8), accumulate=False)
-    if mask.numel() and tuple(shape) != tuple(index.shape):
-        out.zero_()
-        out.scatter_reduce_(0, index.expand(shape).reshape(-1), mask.expand(shape).reshape(-1).to(torch.int8), "amax")
+    if len(rows) == len(out):  # one element a row; quicker
+        out.index_put_((rows,), values)
+    else:
+        out.scatter_reduce_(0, rows, values, "amax")
     return out.bool()
 
 
@@ -238,6 +241,7 @@ def _gate_samples() -> Iterator[Sample]:
     new[0, 1, 0, 1], new[0, 0, 1, 0] = 1e-3, 1.0
     for gate in (0.0, 0.5):
         yield new, old, torch.tensor([False, True, True, True]), torch.tensor(gate), "1 2 y2 x2"
+        yield new.view(1, 8), old.view(1, 8), torch.tensor([True, False, True, True]), torch.tensor(gate), "1 y2.x2.2"
 
 
 @define(
@@ -652,6 +656,55 @@ def shift_at(
         inside &= (index + cells >= 0) & (index + cells < n)
         shift.append(cells)
     return torch.stack([torch.where(inside, s, 0) for s in shift]).reshape(2, -1)
+
+
+def _sad_samples() -> Iterator[Sample]:
+    random = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (37, 45), generator=random, dtype=torch.uint8)
+    for frame in (image, image.roll((2, -3), (0, 1)), 255 - image):
+        yield frame, image, torch.tensor([0, 0], dtype=torch.int32), 3
+    yield image.float(), image.float().roll((9, -8), (0, 1)), torch.tensor([8, -7], dtype=torch.int32), 2
+    yield image[:5, :16], image[4:9, :16], torch.tensor([0, 0], dtype=torch.int32), 0
+
+
+def _sad_fake(frame: Tensor, reference: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    blocks = [-(-n // MOTION_BLOCK) for n in frame.shape]
+    return centre.new_empty((2, *blocks)), centre.new_empty(blocks), centre.new_empty(blocks)
+
+
+@define(
+    "sad_motion(Tensor frame, Tensor reference, Tensor centre, int radius) -> (Tensor, Tensor, Tensor)",
+    samples=_sad_samples,
+    fake=_sad_fake,
+)
+def sad_motion(frame: Tensor, reference: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each block of a frame was in the reference, both (h, w) in levels: (vectors, sad, sad of no motion).
+
+    Every vector within `radius` of `centre` is tried; of equal sums of absolute differences the shortest vector wins,
+    then the first. Pixels whose source lies outside do not move, as in `shift_at`.
+    """
+    now, then = frame.int(), reference.int()
+    h, w = now.shape
+    rows, columns = torch.arange(h)[:, None], torch.arange(w)[None]
+    pad = [0, -w % MOTION_BLOCK, 0, -h % MOTION_BLOCK]
+
+    def sums(dy: int, dx: int) -> Tensor:
+        y, x = rows + dy, columns + dx
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        moved = torch.where(inside, then[y.clamp(0, h - 1), x.clamp(0, w - 1)], then)
+        apart = torch.nn.functional.pad((now - moved).abs(), pad)
+        found: Tensor = apart.unflatten(1, (-1, MOTION_BLOCK)).unflatten(0, (-1, MOTION_BLOCK)).sum((1, 3)).int()
+        return found
+
+    reach = range(-radius, radius + 1)
+    vectors = sorted(
+        ((int(centre[0]) + i, int(centre[1]) + j) for i in reach for j in reach),
+        key=lambda v: (abs(v[0]) + abs(v[1]), v),
+    )
+    found = torch.stack([sums(*v) for v in vectors])
+    best = (found.long() * len(vectors) + torch.arange(len(vectors))[:, None, None]).min(0).indices
+    at = torch.tensor(vectors, dtype=torch.int32)[best].permute(2, 0, 1).contiguous()
+    return at, found.gather(0, best[None])[0], sums(0, 0)
 
 
 def _source_samples() -> Iterator[Sample]:

@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUILT := build/kernels/.built
-CSRC := $(shell find kernels/csrc -name '*.cpp' -o -name '*.h')
+CSRC := $(shell find kernels/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -74,5 +74,5 @@ format: $(READY)  ## ruff's formatter and safe fixes, clang-format
 	$(BIN)/clang-format -i $(CSRC)
 
 clean:  ## everything that can be made again, .venv included
-	rm -rf $(VENV) .editable build dist out kernels/_cpu*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .editable build dist out kernels/_*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

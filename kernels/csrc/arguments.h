@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
-#include "require.h"
+#include "trt/ops/require.h"
 
 namespace nb = nanobind;
 

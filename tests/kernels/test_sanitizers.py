@@ -14,9 +14,9 @@ address = pytest.mark.skipif("asan" not in PRELOADED, reason="for `make sanitize
 thread = pytest.mark.skipif("tsan" not in PRELOADED, reason="for `make tsan`")
 
 
-def run(call: str) -> tuple[int, str]:
+def run(call: str, module: str = "_cpu", before: str = "pass") -> tuple[int, str]:
     """Return how a process of the same extension ends and what it says."""
-    code = f"from fluxcompile.kernels import _cpu; _cpu.{call}"
+    code = f"from fluxcompile.kernels import {module}; {before}; {module}.{call}"
     where = Path(cpu.__file__).parents[2]  # first on the path of `python -c`
     done = subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True)
     return done.returncode, done.stderr

@@ -1,0 +1,110 @@
+"""Rows of the op table by device kernels: arguments as kernels take them, outputs made, the work planned and run.
+
+A kernel knows raw sizes and pointers. What runs it is given: `kernels.cuda` on a GPU, and in tests the shim, which runs
+the same kernels on a CPU.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fluxcompile.geometry import Chain, parse_layout
+from fluxcompile.kernels import _device
+from fluxcompile.ops import TABLE, Op
+
+Attributes = Mapping[str, list[int] | list[float]]
+Described = tuple[int, str, tuple[int, ...]]
+"""A tensor as its address, type and shape."""
+
+TYPES = {
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.float64: "f64",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.uint8: "u8",
+    torch.bool: "b8",
+}
+"""What kernels know."""
+_DTYPES = {name: dtype for dtype, name in TYPES.items()}
+
+
+class Runner(Protocol):
+    """Runs an op on tensors that fit it, in the memory they lie in."""
+
+    def __call__(
+        self, op: str, attributes: Attributes, inputs: list[Described], outputs: list[Described], workspace: int
+    ) -> None: ...
+
+
+@lru_cache(maxsize=4096)
+def row_factors(layout: str) -> tuple[list[int], list[int]]:
+    """The factors of a layout, outermost first: their sizes, and the rows each walks at a time, 0 without a place."""
+    parsed = parse_layout(layout)
+    sizes, row_steps = [], []
+    for dim in parsed.dims:
+        if isinstance(dim, Chain):
+            sizes.append(dim.size)
+            row_steps.append(1)
+            continue
+        for factor in dim:
+            sizes.append(factor.size)
+            row_steps.append(factor.step * {"y": parsed.grid.w, "x": 1, "": 0}[factor.axis])
+    return sizes, row_steps
+
+
+def bind(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Tensor], Attributes]:
+    """The tensors of a call in order, without gaps, and its attributes."""
+    given = dict(zip((a.name for a in op.overload._schema.arguments), args, strict=False)) | dict(kwargs)
+    tensors: list[Tensor] = []
+    attributes: dict[str, list[int] | list[float]] = {}
+    for argument in op.overload._schema.arguments:
+        value = given.get(argument.name, argument.default_value)
+        if isinstance(value, Tensor):
+            tensors.append(value.contiguous())
+        elif argument.name == "layout":
+            attributes["sizes"], attributes["row_steps"] = row_factors(value)
+        elif isinstance(value, float):
+            attributes[argument.name] = [value]
+        else:
+            attributes[argument.name] = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
+    return tensors, attributes
+
+
+def describe(tensor: Tensor) -> Described:
+    return tensor.data_ptr(), TYPES[tensor.dtype], tuple(tensor.shape)
+
+
+def kernel_of(op: Op, run: Runner) -> Callable[..., Any]:
+    """The op by its kernels, called as its reference is; by its reference for types that the kernels do not take."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        inputs, attributes = bind(op, args, kwargs)
+        types = [TYPES.get(x.dtype, "") for x in inputs]
+        if not _device.takes(op.name, types):
+            return op.reference(*args, **kwargs)
+        shapes = [tuple(x.shape) for x in inputs]
+        device = inputs[0].device
+        outputs = [
+            torch.empty(shape, dtype=_DTYPES[dtype], device=device)
+            for dtype, shape in _device.outputs(op.name, attributes, types, shapes)
+        ]
+        workspace = torch.empty(_device.workspace_bytes(op.name, shapes), dtype=torch.uint8, device=device)
+        run(
+            op.name,
+            attributes,
+            [describe(x) for x in inputs],
+            [describe(x) for x in outputs],
+            workspace.data_ptr(),
+        )
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    return call
+
+
+def kernels(run: Runner) -> dict[str, Callable[..., Any]]:
+    """Every row of the table that has kernels."""
+    return {name: kernel_of(TABLE[name], run) for name in _device.ops()}

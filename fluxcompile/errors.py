@@ -52,3 +52,7 @@ class BoundaryError(FluxError):
 
 class VerifyError(FluxError):
     """A pass left a graph that breaks its stage's rules: a bug in the compiler, please report it."""
+
+
+class DeviceError(FluxError):
+    """The GPU, its driver or a compiler for it is missing, or is not one that the kernels can run on."""

@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUILT := build/kernels/.built
-CSRC := $(shell find kernels/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cuh')
+CSRC := $(shell find kernels/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
 PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)

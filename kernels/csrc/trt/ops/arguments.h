@@ -17,14 +17,13 @@ size_t slots(size_t count = 1) {
     return count * sizeof(T) * device::kThreads;
 }
 
-inline void check_map(const char* op, const std::vector<int32_t>& dims, const Shape& map) {
-    const auto rank = static_cast<int32_t>(map.size());
+inline void check_dims(const char* op, const std::vector<int32_t>& dims, int rank) {
     require(0 < dims[0] && dims[0] < dims[1] && dims[1] < rank, op, ": dims are ", dims[0], " and ", dims[1],
-            " of a map ", text(map), "; they must ascend and leave out the first");
+            " of a map of ", rank, " dimensions; they must ascend and leave out the first");
 }
 
 inline void check_tiles(const char* op, const Shape& tiles) {
-    require(tiles.size() == 2 && tiles[1] == 2, op, ": tiles are ", text(tiles), ", expected (n x 2)");
+    require(tiles[1] == 2, op, ": tiles are ", text(tiles), ", expected (n x 2)");
 }
 
 inline device::MapShape map_shape(const std::vector<int32_t>& dims, const Shape& map) {
@@ -36,18 +35,6 @@ inline device::MapShape map_shape(const std::vector<int32_t>& dims, const Shape&
     const int y = dims[0], x = dims[1], rank = static_cast<int>(map.size());
     return {product(0, 1),     product(1, y),     product(y, y + 1),
             product(y + 1, x), product(x, x + 1), product(x + 1, rank)};
-}
-
-// The shape of packed tiles: of so many cells, cut out of `map`, which is an input as `tiles` is.
-inline Extents packed(int map, int tiles, const std::vector<int32_t>& dims, int rank,
-                      const std::vector<int32_t>& cells) {
-    Extents found = shape_of(map, rank);
-    found[0].sizes.push_back({tiles, 0});
-    for (size_t axis = 0; axis < 2; ++axis) {
-        require(cells[axis] > 0, "a tile of ", cells[axis], " cells");
-        if (dims[axis] >= 0 && dims[axis] < rank) found[static_cast<size_t>(dims[axis])] = {cells[axis]};
-    }
-    return found;
 }
 
 }  // namespace flux

@@ -15,11 +15,6 @@ std::vector<Extents> extents(const Attributes&, const std::vector<int>& ranks) {
 }
 
 void check(const Attributes&, const std::vector<Shape>& inputs) {
-    for (int i = q; i <= offset; ++i) {
-        require(inputs[static_cast<size_t>(i)].size() == 4 && inputs[static_cast<size_t>(i)][0] == 1,
-                "correct_attention: an input is ", text(inputs[static_cast<size_t>(i)]),
-                ", expected (1 x heads x tokens x channels)");
-    }
     const int64_t heads = inputs[q][1], tokens = inputs[q][2], key_count = inputs[k][2], wide = inputs[v][3];
     const Shape key = {1, heads, key_count, inputs[q][3]}, value = {1, heads, key_count, wide};
     const Shape state = {1, heads, tokens, wide}, thin = {1, heads, tokens, 1};
@@ -31,10 +26,6 @@ void check(const Attributes&, const std::vector<Shape>& inputs) {
             text(state));
     require(inputs[denominator] == thin && inputs[offset] == thin, "correct_attention: denominator and offset are ",
             text(inputs[denominator]), " and ", text(inputs[offset]), ", expected ", text(thin));
-    for (int i = queries; i <= values; ++i) {
-        require(inputs[static_cast<size_t>(i)].size() == 1, "correct_attention: a list of what changed is ",
-                text(inputs[static_cast<size_t>(i)]), ", expected one dimension");
-    }
     require(elements(inputs[fresh]) == 1, "correct_attention: fresh is ", text(inputs[fresh]), ", expected one value");
 }
 
@@ -81,17 +72,17 @@ const Op& correct_attention() {
     static const Op op = {
         "correct_attention",
         {{"scale", true, 1}},
-        {{"q", kReal},
-         {"k", {}, q},
-         {"v", {}, q},
+        {{"q", kReal, -1, 4},
+         {"k", {}, q, 4},
+         {"v", {}, q, 4},
          {"k_old", {}, q},
          {"v_old", {}, q},
-         {"numerator", {Type::f32}},
-         {"denominator", {Type::f32}},
+         {"numerator", {Type::f32}, -1, 4},
+         {"denominator", {Type::f32}, -1, 4},
          {"offset", {Type::f32}},
-         {"changed_queries", kList},
-         {"changed_keys", kList},
-         {"changed_values", kList},
+         {"changed_queries", kList, -1, 1},
+         {"changed_keys", kList, -1, 1},
+         {"changed_values", kList, -1, 1},
          {"fresh", kMask}},
         {{"output", {}, q},
          {"next_numerator", {Type::f32}},

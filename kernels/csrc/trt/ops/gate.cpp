@@ -49,12 +49,14 @@ const Op& gate() {
     static const Op op = {
         "gate",
         kRowFields,
-        {{"new", kReal}, {"old", {}, 0}, {"miss", kMask}, {"gate", {Type::f32}}},
+        {{"new", kReal}, {"old", {}, 0}, {"miss", kMask, -1, 1}, {"gate", {Type::f32}}},
         {{"changed", {}, 2}},
         extents,
         check,
         workspace,
         plan,
+        -1,
+        [](const Attributes& attributes) { row_factors("gate", attributes); },
     };
     return op;
 }

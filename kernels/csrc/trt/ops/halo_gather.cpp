@@ -10,13 +10,16 @@ namespace {
 constexpr std::array<const char*, 4> kKernels = {"halo_gather_8", "halo_gather_16", "halo_gather_32", "halo_gather_64"};
 
 std::vector<Extents> extents(const Attributes& attributes, const std::vector<int>& ranks) {
-    return {packed(0, 1, ints(attributes, "dims"), ranks[0], ints(attributes, "extent"))};
+    const std::vector<int32_t>&dims = ints(attributes, "dims"), &extent = ints(attributes, "extent");
+    check_dims("halo_gather", dims, ranks[0]);
+    require(extent[0] > 0 && extent[1] > 0, "halo_gather: a tile of ", extent[0], " x ", extent[1], " cells");
+    Extents packed = shape_of(0, ranks[0]);
+    packed[0].sizes.push_back({1, 0});
+    for (size_t axis = 0; axis < 2; ++axis) packed[static_cast<size_t>(dims[axis])] = {extent[axis]};
+    return {packed};
 }
 
-void check(const Attributes& attributes, const std::vector<Shape>& inputs) {
-    check_map("halo_gather", ints(attributes, "dims"), inputs[0]);
-    check_tiles("halo_gather", inputs[1]);
-}
+void check(const Attributes&, const std::vector<Shape>& inputs) { check_tiles("halo_gather", inputs[1]); }
 
 void plan(const Call& call, std::vector<Step>& steps) {
     const Tensor &x = call.inputs[0], &tiles = call.inputs[1], &out = call.outputs[0];
@@ -48,7 +51,7 @@ const Op& halo_gather() {
          {"extent", false, 2},
          {"fill", true, 1},
          {"clamp", false, 1}},
-        {{"x", kMoved}, {"tiles", kList}},
+        {{"x", kMoved}, {"tiles", kList, -1, 2}},
         {{"gathered", {}, 0}},
         extents,
         check,

@@ -25,8 +25,16 @@ void plan(const Call& call, std::vector<Step>& steps) {
 
 const Op& motion_reindex() {
     static const Op op = {
-        "motion_reindex", kRowFields, {{"cache", kMoved}, {"source", kList}}, {{"moved", {}, 0}}, extents, check,
-        nullptr,          plan,
+        "motion_reindex",
+        kRowFields,
+        {{"cache", kMoved}, {"source", kList, -1, 1}},
+        {{"moved", {}, 0}},
+        extents,
+        check,
+        nullptr,
+        plan,
+        -1,
+        [](const Attributes& attributes) { row_factors("motion_reindex", attributes); },
     };
     return op;
 }

@@ -41,18 +41,29 @@ void check_attributes(const Op& op, const Attributes& attributes) {
                                        [&, &wanted = name](const Field& field) { return field.name == wanted; });
         require(known, op.name, ": attribute '", name, "' is unknown");
     }
+    if (op.check_values) op.check_values(attributes);
+}
+
+void check_ranks(const Op& op, const std::vector<int>& ranks) {
+    require(ranks.size() == op.inputs.size(), op.name, ": ", ranks.size(), " inputs, expected ", op.inputs.size());
+    for (size_t i = 0; i < ranks.size(); ++i) {
+        const Port& port = op.inputs[i];
+        require(port.rank == kAny || ranks[i] == port.rank, op.name, ": ", port.name, " has ", ranks[i],
+                " dimensions, expected ", port.rank);
+    }
 }
 
 bool accepts(const Op& op, size_t port, Type type, const std::vector<Type>& before) {
+    if (port >= op.inputs.size() + op.outputs.size()) return false;
     const Port& one = port < op.inputs.size() ? op.inputs[port] : op.outputs[port - op.inputs.size()];
     if (one.like >= 0) return before[static_cast<size_t>(one.like)] == type;
     return std::find(one.types.begin(), one.types.end(), type) != one.types.end();
 }
 
 std::vector<Shape> output_shapes(const Op& op, const Attributes& attributes, const std::vector<Shape>& inputs) {
-    require(inputs.size() == op.inputs.size(), op.name, ": ", inputs.size(), " inputs, expected ", op.inputs.size());
     std::vector<int> ranks;
     for (const Shape& shape : inputs) ranks.push_back(static_cast<int>(shape.size()));
+    check_ranks(op, ranks);
     const std::vector<Extents> extents = op.extents(attributes, ranks);
     op.check(attributes, inputs);
     std::vector<Shape> found;

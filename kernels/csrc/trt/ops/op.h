@@ -67,6 +67,7 @@ struct Port {
     const char* name;
     std::vector<Type> types;
     int like = -1;
+    int rank = kAny;
 };
 
 // One size of an output: factor * product of sizes of inputs / divisor, rounded up.
@@ -112,15 +113,18 @@ struct Op {
     const char* name;
     std::vector<Field> fields;
     std::vector<Port> inputs, outputs;
-    // What the sizes of the outputs are, and what those of the inputs must be; ranks and then shapes of inputs.
+    // What the sizes of the outputs are, for inputs whose ranks were checked; and what those of the inputs must be.
     std::vector<Extents> (*extents)(const Attributes& attributes, const std::vector<int>& ranks);
     void (*check)(const Attributes& attributes, const std::vector<Shape>& inputs);
     size_t (*workspace_bytes)(const std::vector<Shape>& inputs);
     void (*plan)(const Call& call, std::vector<Step>& steps);
+    int in_place = -1;                                             // the input whose memory the first output may take
+    void (*check_values)(const Attributes& attributes) = nullptr;  // throws where they mean nothing together
 };
 
 // Throws where a name is missing or unknown, or its values are not what the op's field says.
 void check_attributes(const Op& op, const Attributes& attributes);
+void check_ranks(const Op& op, const std::vector<int>& ranks);
 bool accepts(const Op& op, size_t port, Type type, const std::vector<Type>& before);
 std::vector<Shape> output_shapes(const Op& op, const Attributes& attributes, const std::vector<Shape>& inputs);
 size_t workspace_bytes(const Op& op, const std::vector<Shape>& inputs);

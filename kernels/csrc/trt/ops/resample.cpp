@@ -13,12 +13,11 @@ std::vector<Extents> extents(const Attributes& attributes, const std::vector<int
 }
 
 void check(const Attributes&, const std::vector<Shape>& inputs) {
-    require(inputs[0].size() == 4 && inputs[0][0] == 1, "resample: x is ", text(inputs[0]),
-            ", expected (1 x c x h x w)");
+    require(inputs[0][0] == 1, "resample: x is ", text(inputs[0]), ", expected (1 x c x h x w)");
     check_tiles("resample", inputs[1]);
     for (size_t axis : {2, 4}) {
-        require(inputs[axis].size() == 2 && inputs[axis] == inputs[axis + 1], "resample: taps are ", text(inputs[axis]),
-                ", weights ", text(inputs[axis + 1]), "; expected (outputs x taps) for both");
+        require(inputs[axis] == inputs[axis + 1], "resample: taps are ", text(inputs[axis]), ", weights ",
+                text(inputs[axis + 1]), "; expected (outputs x taps) for both");
     }
 }
 
@@ -49,11 +48,11 @@ const Op& resample() {
     static const Op op = {
         "resample",
         {{"tile", false, 2}},
-        {{"x", kReal},
-         {"tiles", kList},
-         {"taps_y", kList},
+        {{"x", kReal, -1, 4},
+         {"tiles", kList, -1, 2},
+         {"taps_y", kList, -1, 2},
          {"weights_y", {Type::f32}},
-         {"taps_x", kList},
+         {"taps_x", kList, -1, 2},
          {"weights_x", {Type::f32}}},
         {{"resampled", {}, 0}},
         extents,

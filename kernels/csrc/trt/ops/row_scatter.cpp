@@ -12,7 +12,6 @@ void check(const Attributes& attributes, const std::vector<Shape>& inputs) {
     const int32_t dim = integer(attributes, "dim");
     require(dim >= 0 && dim < static_cast<int32_t>(inputs[1].size()), "row_scatter: dim is ", dim, ", the cache is ",
             text(inputs[1]));
-    require(inputs[2].size() == 1, "row_scatter: rows are ", text(inputs[2]), ", expected a list");
     Shape wanted = inputs[1];
     wanted[static_cast<size_t>(dim)] = inputs[2][0];
     require(inputs[0] == wanted, "row_scatter: row is ", text(inputs[0]), ", expected ", text(wanted));
@@ -20,7 +19,8 @@ void check(const Attributes& attributes, const std::vector<Shape>& inputs) {
 
 void plan(const Call& call, std::vector<Step>& steps) {
     const Tensor &row = call.inputs[0], &cache = call.inputs[1], &out = call.outputs[0];
-    steps.push_back(Copy{out.data, cache.data, cache.bytes()});
+    // TensorRT may give both the same memory (getAliasedInput).
+    if (out.data != cache.data) steps.push_back(Copy{out.data, cache.data, cache.bytes()});
     const int64_t count = elements(row.shape);
     if (!count) return;
     device::RowScatter a = {};
@@ -42,12 +42,13 @@ const Op& row_scatter() {
     static const Op op = {
         "row_scatter",
         {{"dim", false, 1}},
-        {{"row", kMoved}, {"cache", {}, 0}, {"rows", kList}},
+        {{"row", kMoved}, {"cache", {}, 0}, {"rows", kList, -1, 1}},
         {{"tokens", {}, 0}},
         extents,
         check,
         nullptr,
         plan,
+        1,
     };
     return op;
 }

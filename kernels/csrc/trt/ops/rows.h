@@ -38,8 +38,7 @@ inline void check_rows(const char* op, const Attributes& attributes, const Shape
     }
     require(count == elements(tensor), op, ": the factors have ", count, " elements, the tensor ", text(tensor));
     require(places == last + 1, op, ": the factors walk ", places, " places but reach row ", last);
-    require(rows.size() == 1 && rows[0] == last + 1, op, ": the factors have ", last + 1, " rows, the list of rows is ",
-            text(rows));
+    require(rows[0] == last + 1, op, ": the factors have ", last + 1, " rows, the list of rows is ", text(rows));
 }
 
 }  // namespace flux

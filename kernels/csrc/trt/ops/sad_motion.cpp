@@ -10,8 +10,8 @@ std::vector<Extents> extents(const Attributes&, const std::vector<int>&) {
 }
 
 void check(const Attributes& attributes, const std::vector<Shape>& inputs) {
-    require(inputs[0].size() == 2 && inputs[0] == inputs[1], "sad_motion: frame is ", text(inputs[0]), ", reference ",
-            text(inputs[1]), "; expected (height x width) for both");
+    require(inputs[0] == inputs[1], "sad_motion: frame is ", text(inputs[0]), ", reference ", text(inputs[1]),
+            "; expected (height x width) for both");
     require(inputs[2] == Shape{2}, "sad_motion: centre is ", text(inputs[2]), ", expected (dy, dx)");
     const int32_t radius = integer(attributes, "radius");
     require(radius >= 0 && radius <= 256, "sad_motion: radius is ", radius, ", it must be 0 to 256");
@@ -39,7 +39,7 @@ const Op& sad_motion() {
     static const Op op = {
         "sad_motion",
         {{"radius", false, 1}},
-        {{"frame", {Type::f32, Type::u8}}, {"reference", {}, 0}, {"centre", {Type::i32}}},
+        {{"frame", {Type::f32, Type::u8}, -1, 2}, {"reference", {}, 0}, {"centre", {Type::i32}, -1, 1}},
         {{"vectors", {Type::i32}}, {"sad", {Type::i32}}, {"still", {Type::i32}}},
         extents,
         check,

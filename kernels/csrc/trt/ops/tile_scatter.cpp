@@ -11,7 +11,7 @@ std::vector<Extents> extents(const Attributes&, const std::vector<int>& ranks) {
 
 void check(const Attributes& attributes, const std::vector<Shape>& inputs) {
     const std::vector<int32_t>&dims = ints(attributes, "dims"), &size = ints(attributes, "size");
-    check_map("tile_scatter", dims, inputs[1]);
+    check_dims("tile_scatter", dims, static_cast<int>(inputs[1].size()));
     check_tiles("tile_scatter", inputs[2]);
     Shape wanted = inputs[1];
     wanted[0] *= inputs[2][0];
@@ -23,7 +23,8 @@ void check(const Attributes& attributes, const std::vector<Shape>& inputs) {
 void plan(const Call& call, std::vector<Step>& steps) {
     const Tensor &tile = call.inputs[0], &cache = call.inputs[1], &out = call.outputs[0];
     const std::vector<int32_t>& size = ints(call.attributes, "size");
-    steps.push_back(Copy{out.data, cache.data, cache.bytes()});
+    // TensorRT may give both the same memory (getAliasedInput).
+    if (out.data != cache.data) steps.push_back(Copy{out.data, cache.data, cache.bytes()});
     if (!elements(tile.shape)) return;
     device::TileScatter a = {};
     a.tile = tile.data;
@@ -41,12 +42,13 @@ const Op& tile_scatter() {
     static const Op op = {
         "tile_scatter",
         {{"dims", false, 2}, {"size", false, 2}},
-        {{"tile", kMoved}, {"cache", {}, 0}, {"tiles", kList}},
+        {{"tile", kMoved}, {"cache", {}, 0}, {"tiles", kList, -1, 2}},
         {{"map", {}, 0}},
         extents,
         check,
         nullptr,
         plan,
+        1,
     };
     return op;
 }

@@ -213,7 +213,28 @@ def test_missing_headers_say_what_to_do(sources: Path, tmp_path: Path) -> None:
     assert "TensorRT's headers are not here: install libnvinfer-dev, or pass -DTENSORRT_INCLUDE=FOLDER" in said
 
 
-def test_a_copy_builds_by_itself(sources: Path, repo: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_says_what_to_do(sources: Path, tmp_path: Path) -> None:
+    said = configured(tmp_path / "build", sources, f"-DTENSORRT_INCLUDE={sources / 'mock' / '10.3'}")
+    assert said.startswith("1 ")
+    assert "which GPU? Pass -DCMAKE_CUDA_ARCHITECTURES=87 for Orin, 72 for Xavier" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not here")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nvcc_builds_the_plugins(version: str, built: Callable[[str], Path], sources: Path, tmp_path: Path) -> None:
+    """As on the target, but for the headers, which are the mock's."""
+    options = (
+        f"-DTENSORRT_INCLUDE={sources / 'mock' / version}",
+        f"-DTENSORRT_LIBRARY={built(version) / 'libnvinfer.so'}",
+    )
+    said = configured(tmp_path / "build", sources, *options, "-DCMAKE_CUDA_ARCHITECTURES=87")
+    assert said.startswith("0 "), said
+    run("cmake", "--build", tmp_path / "build")
+    assert (tmp_path / "build" / "libflux_plugins.so").exists()
+
+
+def test_a_copy_needs_nothing_else(sources: Path, repo: Path, tmp_path: Path) -> None:
     """What a bundle holds: no shim, no mock, nothing of the checkout."""
     copy = tmp_path / "plugin"
     shutil.copytree(sources, copy, ignore=shutil.ignore_patterns("shim", "mock"))

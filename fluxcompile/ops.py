@@ -65,10 +65,13 @@ def define(
     return add
 
 
+CPU = torch.device("cpu")
+
+
 @lru_cache(maxsize=512)
-def row_index(layout: str) -> Tensor:
+def row_index(layout: str, device: torch.device = CPU) -> Tensor:
     """The row of each element of a tensor of this layout, of size 1 along dimensions without a place."""
-    return torch.from_numpy(parse_layout(layout).row_index().copy())
+    return torch.from_numpy(parse_layout(layout).row_index().copy()).to(device)
 
 
 @lru_cache(maxsize=512)
@@ -78,12 +81,12 @@ def _layout(text: str) -> Layout:
 
 def spread(values: Tensor, layout: str) -> Tensor:
     """Per-row values laid out over the tensor's dimensions (size 1 where there is no place)."""
-    return values[..., row_index(layout)]
+    return values[..., row_index(layout, values.device)]
 
 
 def collect(mask: Tensor, layout: str) -> Tensor:
     """bool[rows]: whether any element of a row is set; `mask` broadcasts against the layout's dimensions."""
-    index = row_index(layout)
+    index = row_index(layout, mask.device)
     shape = torch.broadcast_shapes(mask.shape, index.shape)
     rows, values = index.expand(shape).reshape(-1), mask.expand(shape).reshape(-1).to(torch.int8)
     out = torch.zeros(_layout(layout).rows, dtype=torch.int8, device=mask.device)
@@ -321,7 +324,7 @@ def limit(
         return miss.clone()
     total = torch.nn.functional.pad(reach.view(*frame).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
     axes = zip(size, frame, scale, origin, strict=True)
-    spans = [[torch.from_numpy(edge) for edge in own_pixels(*axis)] for axis in axes]
+    spans = [[torch.from_numpy(edge).to(miss.device) for edge in own_pixels(*axis)] for axis in axes]
     (y0, y1), (x0, x1) = spans
     count = total[y1][:, x1] - total[y0][:, x1] - total[y1][:, x0] + total[y0][:, x0]
     return miss & (count > 0).reshape(-1)
@@ -609,7 +612,7 @@ def correct_attention(
         top = offset
     else:
         num, den, top = (torch.empty_like(t) for t in (numerator, denominator, offset))
-        anew = torch.ones(q.shape[2], dtype=torch.bool)
+        anew = torch.ones(q.shape[2], dtype=torch.bool, device=q.device)
     rows = anew.nonzero().squeeze(1)
     score = q[:, :, rows] @ k.mT * scale
     peak = score.amax(-1, keepdim=True)
@@ -685,11 +688,11 @@ def sad_motion(frame: Tensor, reference: Tensor, centre: Tensor, radius: int) ->
     """
     now, then = frame.int(), reference.int()
     h, w = now.shape
-    rows, columns = torch.arange(h)[:, None], torch.arange(w)[None]
+    rows, columns = (torch.arange(n, device=now.device) for n in (h, w))
     pad = [0, -w % MOTION_BLOCK, 0, -h % MOTION_BLOCK]
 
     def sums(dy: int, dx: int) -> Tensor:
-        y, x = rows + dy, columns + dx
+        y, x = rows[:, None] + dy, columns[None] + dx
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
         moved = torch.where(inside, then[y.clamp(0, h - 1), x.clamp(0, w - 1)], then)
         apart = torch.nn.functional.pad((now - moved).abs(), pad)
@@ -702,8 +705,8 @@ def sad_motion(frame: Tensor, reference: Tensor, centre: Tensor, radius: int) ->
         key=lambda v: (abs(v[0]) + abs(v[1]), v),
     )
     found = torch.stack([sums(*v) for v in vectors])
-    best = (found.long() * len(vectors) + torch.arange(len(vectors))[:, None, None]).min(0).indices
-    at = torch.tensor(vectors, dtype=torch.int32)[best].permute(2, 0, 1).contiguous()
+    best = (found.long() * len(vectors) + torch.arange(len(vectors), device=now.device)[:, None, None]).min(0).indices
+    at = torch.tensor(vectors, dtype=torch.int32, device=now.device)[best].permute(2, 0, 1).contiguous()
     return at, found.gather(0, best[None])[0], sums(0, 0)
 
 
@@ -755,7 +758,7 @@ def _reindex_samples() -> Iterator[Sample]:
 )
 def motion_reindex(cache: Tensor, source: Tensor, layout: str) -> Tensor:
     """The cache moved so that each row lies where its content is now."""
-    row = row_index(layout)
+    row = row_index(layout, cache.device)
     if torch.equal(source, torch.arange(source.shape[0], device=source.device)):
         return cache.clone()
     placed = [i for i in range(cache.dim()) if row.shape[i] > 1]
@@ -763,7 +766,7 @@ def motion_reindex(cache: Tensor, source: Tensor, layout: str) -> Tensor:
     first = cache.permute(order)
     # Several elements share a row where a free factor lies in a placed dimension: the e-th comes from the e-th.
     by_row = torch.argsort(row.permute(order).reshape(-1), stable=True).view(source.shape[0], -1)
-    target = torch.empty(by_row.numel(), dtype=torch.int64)
+    target = torch.empty(by_row.numel(), dtype=torch.int64, device=cache.device)
     target[by_row.reshape(-1)] = by_row[source].reshape(-1)
     moved = first.reshape(by_row.numel(), *first.shape[len(placed) :])[target].reshape(first.shape)
     return moved.permute([order.index(i) for i in range(cache.dim())]).contiguous()
@@ -887,7 +890,8 @@ def apart_window(
         read = _taps(field[axis], reads_y, reads_x)
         bad |= ((read != own[axis][:, None, :, None]) & inside).any(3).any(1)
     move = out.view(2, oh, ow).long()
-    places = torch.arange(oh)[:, None].expand(oh, ow), torch.arange(ow)[None].expand(oh, ow)
+    rows, columns = (torch.arange(n, device=shift.device) for n in (oh, ow))
+    places = rows[:, None].expand(oh, ow), columns[None].expand(oh, ow)
     for axis, reads in enumerate((reads_y, reads_x)):
         cells = (own[axis] / scale[axis]).round().long()[..., None]
         was, now = reads[(places[axis] + move[axis]).clamp(0, reads.shape[0] - 1)], reads[places[axis]]

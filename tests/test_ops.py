@@ -45,6 +45,19 @@ def test_a_row_runs_and_changes_nothing(row: Any, sample: Sequence[Any]) -> None
 
 
 @pytest.mark.parametrize(("row", "sample"), SAMPLES)
+def test_a_row_makes_tensors_where_its_operands_lie(row: Any, sample: Sequence[Any]) -> None:
+    """A tensor made without a device would be of the default one here, which holds no values and mixes with no other."""
+    with torch.device("meta"):
+        found = row.reference(*sample)
+    assert_matches(found, row.reference(*sample))
+
+
+def test_a_tensor_of_the_default_device_is_seen() -> None:
+    with torch.device("meta"), pytest.raises(RuntimeError, match="device"):
+        torch.ones(3, device="cpu")[torch.arange(3)] + torch.zeros(3)
+
+
+@pytest.mark.parametrize(("row", "sample"), SAMPLES)
 def test_a_fake_is_the_shape_when_all_missed(row: Any, sample: Sequence[Any]) -> None:
     if row.name in ("tiles", "rows"):
         sample = (sample[0], torch.tensor(True), *sample[2:])

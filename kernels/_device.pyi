@@ -19,12 +19,6 @@ def plan(
 
 # of builds for tests
 def kernels() -> list[str]: ...
-def run_on_cpu(
-    op: str,
-    attributes: Attributes,
-    inputs: list[Described],
-    outputs: list[Described],
-    workspace: int,
-    backward: bool,
+def launch_on_cpu(
+    kernel: str, blocks_x: int, blocks_y: int, shared_bytes: int, arguments: bytes, backward: bool
 ) -> None: ...
-def run_fault(name: str, x: int, out: int, count: int, blocks: int, backward: bool) -> None: ...

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxcompile.errors import DeviceError
+from fluxcompile.kernels import plugins
 
-SOURCES = Path(__file__).resolve().parent / "csrc" / "trt" / "kernels"
+SOURCES = plugins.SOURCES / "kernels"
 """The kernel headers; `kernels.cuh` has them all."""
 INSTALL = "install it with torch's CUDA build, or pip install nvidia-cuda-nvrtc-cu12"
 

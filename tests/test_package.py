@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fluxcompile.kernels.plugins import plugin_sources
+
 ROOMS = ("passes", "runtime", "kernels", "models")
 TORCHLESS = (
     "fluxcompile",
@@ -101,9 +103,10 @@ def test_wheel_holds_every_room(built: dict[str, Path], repo: Path) -> None:
         for path in (repo / room).rglob("*")
         if path.suffix in (".py", ".pyi", ".html", ".json", ".txt", ".typed") and path.name != "CMakeLists.txt"
     }
-    extension = f"fluxcompile/kernels/_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
+    extensions = {f"fluxcompile/kernels/{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in ("_cpu", "_device")}
+    plugins = {f"fluxcompile/kernels/csrc/trt/{name}" for name in plugin_sources()}
     assert {"fluxcompile/census.txt", "fluxcompile/kernels/_cpu.pyi"} <= ours
-    assert files == ours | {extension}
+    assert files == ours | extensions | plugins
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 // fluxcompile.kernels._device: what a GPU must do to run an op, planned on the CPU; pointers are numbers here. A build
-// for tests also runs the plan, on the CPU and the CPU's memory, and has kernels that are wrong on purpose.
+// for tests also launches kernels, on the CPU and the CPU's memory, some of which are wrong on purpose.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
@@ -12,7 +12,6 @@
 #include "trt/kernels/kernels.cuh"
 #include "trt/ops/op.h"
 #if defined(FLUX_SHIM_MODULE)
-#include "trt/shim/faults.cuh"
 #include "trt/shim/kernels.h"
 #endif
 
@@ -90,12 +89,12 @@ std::vector<std::tuple<std::string, Shape>> outputs(const std::string& name, con
     return found;
 }
 
-std::vector<Step> steps_of(const std::string& name, const Attributes& attributes, const std::vector<Described>& inputs,
-                           const std::vector<Described>& outputs, Address workspace) {
+nb::list plan(const std::string& name, const Attributes& attributes, const std::vector<Described>& inputs,
+              const std::vector<Described>& outputs, Address workspace) {
     const Op& op = find_op(name);
     check_attributes(op, attributes);
     const std::vector<Tensor> from = tensors(inputs), to = tensors(outputs);
-    return steps(op, {attributes, from, to, pointer(workspace)});
+    return planned(steps(op, {attributes, from, to, pointer(workspace)}));
 }
 
 }  // namespace
@@ -111,31 +110,21 @@ NB_MODULE(_device, m) {
             return workspace_bytes(find_op(name), shapes);
         },
         nb::arg("op"), nb::arg("shapes"));
-    m.def(
-        "plan",
-        [](const std::string& name, const Attributes& attributes, const std::vector<Described>& inputs,
-           const std::vector<Described>& outputs,
-           Address workspace) { return planned(steps_of(name, attributes, inputs, outputs, workspace)); },
-        nb::arg("op"), nb::arg("attributes"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("workspace"));
+    m.def("plan", plan, nb::arg("op"), nb::arg("attributes"), nb::arg("inputs"), nb::arg("outputs"),
+          nb::arg("workspace"));
 #if defined(FLUX_SHIM_MODULE)
     m.def("kernels", shim::kernel_names);
     m.def(
-        "run_on_cpu",
-        [](const std::string& name, const Attributes& attributes, const std::vector<Described>& inputs,
-           const std::vector<Described>& outputs, Address workspace, bool backward) {
-            shim::run(steps_of(name, attributes, inputs, outputs, workspace),
-                      backward ? shim::Order::backward : shim::Order::forward);
+        "launch_on_cpu",
+        [](const std::string& name, unsigned blocks_x, unsigned blocks_y, size_t shared_bytes,
+           const nb::bytes& arguments, bool backward) {
+            require(arguments.size() <= kMostArgumentBytes, name, ": ", arguments.size(), " bytes of arguments");
+            Launch one = {name.c_str(), blocks_x, blocks_y, shared_bytes, arguments.size(), {}};
+            std::memcpy(one.arguments.data(), arguments.data(), arguments.size());
+            shim::run({one}, backward ? shim::Order::backward : shim::Order::forward);
         },
-        nb::arg("op"), nb::arg("attributes"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("workspace"),
+        nb::arg("kernel"), nb::arg("blocks_x"), nb::arg("blocks_y"), nb::arg("shared_bytes"), nb::arg("arguments"),
         nb::arg("backward"));
-    m.def(
-        "run_fault",
-        [](const std::string& name, Address x, Address out, int count, unsigned blocks, bool backward) {
-            const device::Fault a = {static_cast<const float*>(pointer(x)), static_cast<float*>(pointer(out)), count};
-            shim::run({launch(name.c_str(), a, blocks, 1, sizeof(float) * device::kThreads)},
-                      backward ? shim::Order::backward : shim::Order::forward);
-        },
-        nb::arg("name"), nb::arg("x"), nb::arg("out"), nb::arg("count"), nb::arg("blocks"), nb::arg("backward"));
 #endif
 }
 

@@ -17,7 +17,9 @@ GUARD_BYTES = 0 if "asan" in os.environ.get("LD_PRELOAD", "") else 256
 INSIDE, AROUND = 0xFF, 0xA5
 """What memory holds before a kernel writes it - as a float NaN, as an index far outside - and what its guards hold."""
 
-shimmed = pytest.mark.skipif(not hasattr(_device, "run_on_cpu"), reason="this build has no shim; `make test` makes one")
+shimmed = pytest.mark.skipif(
+    not hasattr(_device, "launch_on_cpu"), reason="this build has no shim; `make test` makes one"
+)
 BYTES = {"f32": 4, "f16": 2, "f64": 8, "i32": 4, "i64": 8, "u8": 1, "b8": 1}
 
 
@@ -71,7 +73,11 @@ def runner(backward: bool) -> Runner:
         scratch = Guarded(workspace, wide, True)
         moved = [(c.at, dtype, shape) for c, (_, dtype, shape) in zip(copies, [*inputs, *outputs], strict=True)]
         split = len(inputs)
-        _device.run_on_cpu(op, attributes, moved[:split], moved[split:], scratch.at, backward=backward)
+        for step in _device.plan(op, attributes, moved[:split], moved[split:], scratch.at):
+            if len(step) == 3:
+                ctypes.memmove(*step)
+            else:
+                _device.launch_on_cpu(*step, backward=backward)
         for copy in (*copies, scratch):
             copy.close()
 

@@ -1,5 +1,6 @@
 """The shim's own controls: each fault planted in a kernel is found, by what finds faults in ours."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ def reversed_by(fault: str, *, backward: bool = False, blocks: int = 1) -> Any:
     """What a kernel that should reverse X makes of it."""
     x, out = Guarded(X.ctypes.data, X.nbytes, False), np.zeros_like(X)
     to = Guarded(out.ctypes.data, out.nbytes, True)
-    _device.run_fault(fault, x.at, to.at, COUNT, blocks, backward)
+    shared_bytes = 4 * _device.THREADS
+    _device.launch_on_cpu(fault, blocks, 1, shared_bytes, struct.pack("PPi4x", x.at, to.at, COUNT), backward)
     to.close()
     return out
 
@@ -60,8 +62,8 @@ def test_leaving_memory_is_found() -> None:
 @address
 @pytest.mark.parametrize("fault", ["fault_read_beyond", "fault_write_beyond", "fault_shared_beyond"])
 def test_leaving_memory_is_seen_by_the_sanitizer(fault: str) -> None:
-    call = "run_fault('{}', x.ctypes.data, np.zeros(100, np.float32).ctypes.data, 100, 1, False)"
-    made = "import numpy as np; x = np.zeros(100, np.float32)"
+    call = "launch_on_cpu('{}', 1, 1, 1024, struct.pack('PPi4x', x.ctypes.data, y.ctypes.data, 100), False)"
+    made = "import struct, numpy as np; x, y = np.zeros(100, np.float32), np.zeros(100, np.float32)"
     assert run(call.format("fault_none"), module="_device", before=made) == (0, "")
     status, said = run(call.format(fault), module="_device", before=made)
     assert status != 0

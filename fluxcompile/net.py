@@ -1,5 +1,6 @@
 """What `fluxcompile()` and `load()` return: a compiled net, its streams and what is known of it."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fluxcompile.tasks import Task
 
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "cuda", "reference")
 MARGIN = 32
 """Pixels that frames leave free where maps cannot roll."""
 
@@ -110,8 +111,9 @@ class Net:
         """The state of one camera; `stream(frame)` gives the model's outputs, tensors or arrays as the frame is.
 
         policy: exact unless it says otherwise.
-        backend: "cpu" runs the plan with our kernels, with or without torch; "reference" plain torch, which decides
-            what a program means. None takes "cpu" for a program that has a plan.
+        backend: "cpu" runs the plan with our kernels, with or without torch; "cuda" runs the blocked graph by torch on
+            an NVIDIA GPU, with our kernels between its layers; "reference" is plain torch, which decides what a program
+            means. None takes "cpu" for a program that has a plan.
         threads: of the kernels; results do not depend on how many.
         task: what outputs mean, and so what of them is salient to a policy; guessed from their shapes when not given.
             Of a part of a net it says nothing: what is salient is known when the cloud is done (`CpuStream.hint`).
@@ -119,7 +121,7 @@ class Net:
         policy = policy or Policy(**self.program.policy)
         backend = backend or ("cpu" if self.program.plan else "reference")
         if backend not in BACKENDS:
-            raise OptionError(f"backend is {backend!r}; use {' or '.join(BACKENDS)}")
+            raise OptionError(f"backend is {backend!r}; use {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
         salience = _Salience(task) if self.program.part is None else None
         if backend == "cpu":
             try:
@@ -127,7 +129,8 @@ class Net:
             except ImportError as e:  # the extension is not built
                 raise ProgramError(str(e)) from e
             return CpuStream(self.program, policy, salience=salience, threads=threads)
-        stream: Stream = _runtime().Stream(self.program, policy, salience)
+        made = _runtime("cuda").cuda_stream if backend == "cuda" else _runtime("stream").Stream
+        stream: Stream = made(self.program, policy, salience)
         return stream
 
     def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":
@@ -161,7 +164,7 @@ class Net:
 
     def dense(self, *frames: Any) -> Any:
         """Plain dense inference: the outputs an exact stream must equal, tensors or arrays as the frame is."""
-        self._dense = self._dense or _runtime().Dense(self.program)
+        self._dense = self._dense or _runtime("stream").Dense(self.program)
         return self._dense(*frames)
 
     def explain(self) -> Explanation:
@@ -188,17 +191,16 @@ class _Salience:
         return self._task.salience(outputs, size)
 
 
-def _runtime() -> Any:
-    """The module that runs programs; a device without torch can read them only."""
+def _runtime(name: str) -> Any:
+    """A module that runs programs by torch; a device without it can read them only."""
     try:
-        from fluxcompile.runtime import stream
+        return importlib.import_module(f"fluxcompile.runtime.{name}")
     except ModuleNotFoundError as e:
         if e.name != "torch":
             raise
         raise ProgramError(
             "the reference executor needs torch and this machine has none; pip install fluxcompile[compile]"
         ) from e
-    return stream
 
 
 def load(path: str | Path) -> Net:

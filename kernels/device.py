@@ -56,21 +56,27 @@ def row_factors(layout: str) -> tuple[list[int], list[int]]:
     return sizes, row_steps
 
 
+@lru_cache
+def _defaults(name: str) -> dict[str, Any]:
+    """The arguments of an op in order, and what they are where a call leaves them out."""
+    return {a.name: a.default_value for a in TABLE[name].overload._schema.arguments}
+
+
 def bind(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Tensor], Attributes]:
     """The tensors of a call in order, without gaps, and its attributes."""
-    given = dict(zip((a.name for a in op.overload._schema.arguments), args, strict=False)) | dict(kwargs)
+    defaults = _defaults(op.name)
+    given = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
     tensors: list[Tensor] = []
     attributes: dict[str, list[int] | list[float]] = {}
-    for argument in op.overload._schema.arguments:
-        value = given.get(argument.name, argument.default_value)
+    for name, value in given.items():
         if isinstance(value, Tensor):
             tensors.append(value.contiguous())
-        elif argument.name == "layout":
+        elif name == "layout":
             attributes["sizes"], attributes["row_steps"] = row_factors(value)
         elif isinstance(value, float):
-            attributes[argument.name] = [value]
+            attributes[name] = [value]
         else:
-            attributes[argument.name] = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
+            attributes[name] = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
     return tensors, attributes
 
 

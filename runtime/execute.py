@@ -1,6 +1,7 @@
 """The reference executor: runs a program's graph op by op in plain torch. Readable, no speed.
 
-Other backends must agree with it; it alone decides what a program means.
+Other backends must agree with it; it alone decides what a program means. A GPU's backend is the same graph on another
+device, with kernels in the place of some ops' references.
 """
 
 import operator
@@ -29,8 +30,12 @@ TYPES = {
 }
 
 
-def resolve(op: Op) -> Callable[..., Any]:
-    """The callable an op names."""
+CPU = torch.device("cpu")
+Calls = Mapping[str, Callable[..., Any]]
+
+
+def resolve(op: Op, kernels: Calls) -> Callable[..., Any]:
+    """The callable an op names: a kernel for a row of the table where there is one, else its reference."""
     if op.op == "getitem":
         return operator.getitem
     namespace, name, _ = op.op.split(".")
@@ -39,27 +44,33 @@ def resolve(op: Op) -> Callable[..., Any]:
             raise ProgramError(
                 f"{op.name}: unknown op {op.op}; this program was made by another version of fluxcompile"
             )
-        return TABLE[name].reference
+        return kernels.get(name, TABLE[name].reference)
     found = operator_of(op.op)
     if found is None:
         raise ProgramError(f"{op.name}: this torch ({torch.__version__}) has no operator {op.op}; use a newer torch")
     return found  # type: ignore[no-any-return]
 
 
-def constants(program: Program) -> dict[str, Tensor]:
+def constants(program: Program, device: torch.device = CPU) -> dict[str, Tensor]:
     """The program's constants as tensors."""
     # ascontiguousarray gives a scalar a dimension; reshape takes it back
-    return {k: torch.from_numpy(np.ascontiguousarray(v).reshape(v.shape)) for k, v in program.constants.items()}
+    arrays = ((k, np.ascontiguousarray(v).reshape(v.shape)) for k, v in program.constants.items())
+    return {k: torch.from_numpy(v).to(device) for k, v in arrays}
 
 
 class Executor:
     """Runs one graph. Call it with every input by name; `work` then holds the share each layer cost."""
 
-    def __init__(self, graph: Graph, values: Mapping[str, Tensor]) -> None:
-        self.graph, self.values = graph, values
+    def __init__(
+        self, graph: Graph, values: Mapping[str, Tensor], *, kernels: Calls | None = None, device: torch.device = CPU
+    ) -> None:
+        self.graph, self.values, self.device = graph, values, device
+        kernels = kernels or {}
         self.work: dict[int, float] = {}
-        self._bodies = {op.name: Executor(op.body, values) for op in graph.ops if op.body}
-        self._calls = {op.name: resolve(op) for op in graph.ops if not op.body}
+        self._bodies = {
+            op.name: Executor(op.body, values, kernels=kernels, device=device) for op in graph.ops if op.body
+        }
+        self._calls = {op.name: resolve(op, kernels) for op in graph.ops if not op.body}
         self._last = self._last_uses()
 
     def _last_uses(self) -> dict[str, list[str]]:
@@ -80,7 +91,7 @@ class Executor:
         env: dict[str, Any] = dict(inputs)
         lengths: dict[str, int] = {}
         self.work = {}
-        with torch.no_grad():
+        with torch.no_grad(), self.device:  # where ops of the graph make tensors of their own
             for op in self.graph.ops:
                 args, kwargs = self._bind(op.args, env), {k: self._bind(v, env) for k, v in op.kwargs.items()}
                 if op.body:

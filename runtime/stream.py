@@ -12,10 +12,9 @@ from fluxcompile.errors import InputError, OptionError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
-from fluxcompile.runtime.execute import TYPES, Executor, constants
+from fluxcompile.runtime.execute import CPU, TYPES, Calls, Executor, constants
 from fluxcompile.runtime.frame import (
     FrameStats,
-    are_tensors,
     masks_of,
     motion_of,
     not_finite,
@@ -38,9 +37,12 @@ def check_frame(frame: Any, spec: Input) -> Tensor:
 
 def _results(template: Any, outputs: Sequence[Any], frames: Sequence[Any]) -> Any:
     """The model's own tree of outputs, as the frames came; copies, since a leaf may be a cache or a constant."""
-    tensors = are_tensors(frames)
-    leaves = [(x.clone() if tensors else x.numpy().copy()) if isinstance(x, Tensor) else x for x in outputs]
-    return rebuild(template, leaves)
+    first = next((f for f in frames if isinstance(f, Tensor)), None)
+
+    def leaf(x: Tensor) -> Any:
+        return x.cpu().numpy().copy() if first is None else x.to(first.device, copy=True)
+
+    return rebuild(template, [leaf(x) if isinstance(x, Tensor) else x for x in outputs])
 
 
 class Dense:
@@ -53,7 +55,7 @@ class Dense:
 
     def __call__(self, *frames: Any) -> Any:
         require_count(frames, self._inputs)
-        values = {s.name: check_frame(f, s) for f, s in zip(frames, self._inputs, strict=True)}
+        values = {s.name: check_frame(f, s).to(CPU) for f, s in zip(frames, self._inputs, strict=True)}
         outputs, _ = self._run(values)
         return _results(self._template, outputs, frames)
 
@@ -64,15 +66,23 @@ class Stream:
     What misses in the background spreads here like everything, and frames keep their place (`anchor`).
     """
 
-    def __init__(self, program: Program, policy: Policy, salience: Any = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        policy: Policy,
+        salience: Any = None,
+        *,
+        kernels: Calls | None = None,
+        device: torch.device = CPU,
+    ) -> None:
         if policy.anchor:
             raise OptionError("Policy: frames move on the CPU backend only; pass anchor=False, or backend='cpu'")
-        self._salience = salience
+        self._salience, self._device = salience, device
         graph = program.graphs["blocked"]
         self.policy = policy
         self.stats: FrameStats | None = None
         self._template, self._layers = program.template, program.layers
-        self._run = Executor(graph, constants(program))
+        self._run = Executor(graph, constants(program, device), kernels=kernels, device=device)
         self._roles: dict[str, list[Input]] = {}
         for i in graph.inputs:
             self._roles.setdefault(i.role, []).append(i)
@@ -102,9 +112,13 @@ class Stream:
         exact mode; a right one saves work.
         """
         require_count(frames, self._roles["input"])
-        values = {s.name: check_frame(f, s) for f, s in zip(frames, self._roles["input"], strict=True)}
+        specs = self._roles["input"]
+        values = {s.name: check_frame(f, s).to(self._device) for f, s in zip(frames, specs, strict=True)}
         fresh = not self._caches
-        old = self._caches or {i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype]) for i in self._roles.get("cache", [])}
+        old = self._caches or {
+            i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype], device=self._device)
+            for i in self._roles.get("cache", [])
+        }
         reference = self._reference(old)
         if miss is None and self.policy.residual and not fresh:
             miss = self._classified(values, old)
@@ -123,7 +137,7 @@ class Stream:
         if self._placed is None:
             raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
         name = self._placed.name
-        frame, reference = values[name], old[f"cache_{name}"].float()
+        frame, reference = values[name].cpu(), old[f"cache_{name}"].float().cpu()
         planar = frame.dim() == 4 or frame.shape[-1] not in (1, 3)
         frame, reference = (x[0] if x.dim() == 4 else x for x in (frame, reference))
         last = (reference.permute(1, 2, 0) if planar else reference).contiguous().numpy()
@@ -131,7 +145,8 @@ class Stream:
         found = self._classify.classify(frame.numpy(), planar, last) if sane else None
         if found is None or found.miss is None:
             return None
-        values[name] = torch.from_numpy(np.ascontiguousarray(found.image)).reshape(values[name].shape)
+        image = torch.from_numpy(np.ascontiguousarray(found.image))
+        values[name] = image.to(self._device).reshape(values[name].shape)
         return found.miss.view(np.bool_)
 
     def _salient(self, outputs: list[Any]) -> Any:
@@ -140,7 +155,7 @@ class Stream:
         dims = parse_layout(self._placed.layout).map_dims
         assert dims is not None
         size = self._placed.shape[dims[0]], self._placed.shape[dims[1]]
-        return self._salience([x.numpy() if isinstance(x, Tensor) else x for x in outputs], size)
+        return self._salience([x.cpu().numpy() if isinstance(x, Tensor) else x for x in outputs], size)
 
     def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
         """The frames with the pixels outside the mask as they were."""
@@ -154,22 +169,28 @@ class Stream:
         for i, mask in masks_of(miss, sizes, len(specs)).items():
             spec, placed = specs[i], dims[i]
             turned = mask.T.copy() if placed[0] > placed[1] else mask
-            wide = torch.from_numpy(turned).reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
+            wide = torch.from_numpy(turned).to(self._device)
+            wide = wide.reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
             found[spec.name] = torch.where(wide, values[spec.name], old[f"cache_{spec.name}"])
         return found
 
     def _settings(self, fresh: bool, motion: Any) -> dict[str, Tensor]:
         policy = self.policy
         settings = {
-            "fresh": torch.tensor(fresh),
-            "threshold": torch.tensor(0.0 if policy.exact else policy.threshold),
-            "gate": torch.tensor(0.0 if policy.exact else policy.gate),
-            "radius": torch.tensor(-1 if policy.exact or policy.radius is None else policy.radius),
+            "fresh": fresh,
+            "threshold": 0.0 if policy.exact else policy.threshold,
+            "gate": 0.0 if policy.exact else policy.gate,
+            "radius": -1 if policy.exact or policy.radius is None else policy.radius,
         }
-        found = {i.name: settings[role] for role in settings for i in self._roles.get(role, [])}
+        found = {
+            i.name: torch.tensor(value, device=self._device)
+            for role, value in settings.items()
+            for i in self._roles.get(role, [])
+        }
         field = motion_of(motion, self._roles.get("motion", []))
         for spec in self._roles.get("motion", []):
-            found[spec.name] = torch.zeros(spec.shape, dtype=torch.int32) if field is None else torch.from_numpy(field)
+            moved = np.zeros(spec.shape, np.int32) if field is None else field
+            found[spec.name] = torch.from_numpy(moved).to(self._device)
         return found
 
     def _reference(self, caches: dict[str, Tensor]) -> Tensor | None:
@@ -195,4 +216,4 @@ class Stream:
         now = self._caches[f"cache_{self._placed.name}"]
         others = [d for d in range(now.dim()) if d not in dims]
         changed = (now != before).any(dim=others) if others else now != before
-        return np.asarray(changed.numpy() | fresh)
+        return np.asarray(changed.cpu().numpy() | fresh)

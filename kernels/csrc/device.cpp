@@ -114,6 +114,7 @@ NB_MODULE(_device, m) {
           nb::arg("workspace"));
 #if defined(FLUX_SHIM_MODULE)
     m.def("kernels", shim::kernel_names);
+    m.def("argument_bytes", shim::argument_bytes, nb::arg("kernel"));
     m.def(
         "launch_on_cpu",
         [](const std::string& name, unsigned blocks_x, unsigned blocks_y, size_t shared_bytes,

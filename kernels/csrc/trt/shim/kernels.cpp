@@ -19,21 +19,20 @@ struct Kernel {
 const Kernel kKernels[] = {FLUX_KERNELS(FLUX_ROW) FLUX_FAULTS(FLUX_ROW)};
 #undef FLUX_ROW
 
-const Kernel& find(const Launch& launch) {
+const Kernel& find(const std::string& name) {
     for (const Kernel& kernel : kKernels) {
-        if (kernel.name != std::string(launch.kernel)) continue;
-        require(kernel.argument_bytes == launch.argument_bytes, launch.kernel, ": ", launch.argument_bytes,
-                " bytes of arguments, expected ", kernel.argument_bytes);
-        return kernel;
+        if (name == kernel.name) return kernel;
     }
-    throw std::invalid_argument(std::string("no kernel named ") + launch.kernel);
+    throw std::invalid_argument("no kernel named " + name);
 }
 
 void run(const Copy& copy, Order) { std::memcpy(copy.to, copy.from, copy.bytes); }
 
 void run(const Launch& one, Order order) {
-    const Grid grid = {one.blocks_x, one.blocks_y, device::kThreads, one.shared_bytes};
-    launch(find(one).call, one.arguments.data(), grid, order);
+    const Kernel& kernel = find(one.kernel);
+    require(kernel.argument_bytes == one.argument_bytes, one.kernel, ": ", one.argument_bytes,
+            " bytes of arguments, expected ", kernel.argument_bytes);
+    launch(kernel.call, one.arguments.data(), {one.blocks_x, one.blocks_y, device::kThreads, one.shared_bytes}, order);
 }
 
 }  // namespace
@@ -43,6 +42,8 @@ std::vector<std::string> kernel_names() {
     for (const Kernel& kernel : kKernels) names.push_back(kernel.name);
     return names;
 }
+
+size_t argument_bytes(const std::string& kernel) { return find(kernel).argument_bytes; }
 
 void run(const std::vector<Step>& steps, Order order) {
     for (const Step& step : steps) {

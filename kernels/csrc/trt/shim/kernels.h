@@ -7,6 +7,7 @@ namespace flux {
 namespace shim {
 
 std::vector<std::string> kernel_names();
+size_t argument_bytes(const std::string& kernel);
 
 // Runs on memory of the CPU what a device would run on its own.
 void run(const std::vector<Step>& steps, Order order);

@@ -1,4 +1,4 @@
-"""Device kernels on an NVIDIA GPU: compiled by NVRTC for the one that is there, launched by its driver on torch's streams.
+"""Device kernels on an NVIDIA GPU: compiled by NVRTC for the GPU found, launched by its driver on streams of torch.
 
 Neither a CUDA toolkit nor a compiler of one's own is needed, only torch's CUDA build.
 """

@@ -1,8 +1,12 @@
 """The GPU's backend but for the GPU: its stream with the kernels run by the shim, and its launches by a pretended driver."""
 
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,3 +212,12 @@ def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         cuda_device()
     with pytest.raises(OptionError, match="backend is 'gpu'; use cpu, cuda or reference"):
         net.stream(backend="gpu")
+
+
+def test_the_benchmark_wants_a_gpu(repo: Path) -> None:
+    words = [sys.executable, "benchmarks/gpu.py", "zoo:resnet18"]
+    done = subprocess.run(
+        words, cwd=repo, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert done.returncode == 2
+    assert "torch finds no NVIDIA GPU here" in done.stderr

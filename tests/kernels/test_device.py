@@ -154,6 +154,32 @@ def test_row_scatter(dim: int) -> None:
     check("row_scatter", cache.index_select(dim, rows) + 1, cache, rows, dim)
 
 
+@pytest.mark.parametrize("outside", [-1, 7, 1 << 20])
+def test_what_a_list_names_outside_is_left_out(outside: int) -> None:
+    """Lists of a fixed length are filled up with what is nowhere."""
+    x, tiles, rows = torch.rand(1, 2, 5, 7), torch.tensor([[1, 1], [outside] * 2]), torch.tensor([1, outside])
+    fresh = torch.rand(2, 2, 2, 2)
+    want = TABLE["tile_scatter"].reference(fresh[:1], x, tiles[:1], [2, 3], [2, 2])
+    check("tile_scatter", fresh, x, tiles, [2, 3], [2, 2], want=want)
+    want = TABLE["row_scatter"].reference(fresh[0, :, :1], fresh[1], rows[:1], 1)
+    check("row_scatter", fresh[0], fresh[1], rows, 1, want=want)
+    gathered = TABLE["halo_gather"].reference(x, tiles[:1], [2, 3], [2, 2], [-1, -1], [4, 4])
+    sample = next(TABLE["resample"].samples())
+    for run in both_orders("halo_gather"):
+        assert torch.equal(run(x, tiles, [2, 3], [2, 2], [-1, -1], [4, 4])[:1], gathered)
+    for run in both_orders("resample"):
+        got = run(sample[0], tiles.clamp(max=1 << 20), *sample[2:])
+        assert_matches(got[:1], TABLE["resample"].reference(sample[0], tiles[:1], *sample[2:]))
+    q, k, v, *rest = next(TABLE["correct_attention"].samples())
+    first = TABLE["correct_attention"].reference(q, k, v, *rest)
+    lists = torch.tensor([2, outside]), torch.tensor([outside, 3]), torch.tensor([outside])
+    held = k + 1, v, k, v, *first[1:]
+    want = TABLE["correct_attention"].reference(
+        q, *held, *(x[(x >= 0) & (x < 6)] for x in lists), torch.tensor(False), 0.5
+    )
+    check("correct_attention", q, *held, *lists, torch.tensor(False), 0.5, want=want)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_of_a_layout_by_its_factors(layout: str) -> None:
     sizes, steps = row_factors(layout)

@@ -41,6 +41,13 @@ __device__ float dot(const T* a, const T* b, int n) {
     return sum;
 }
 
+__device__ inline void mark(int* flags, int size, const Indices& list, int count) {
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
+        const int at = index_of(list, i);
+        if (at >= 0 && at < size) flags[at] = 1;
+    }
+}
+
 // One block. The list is in order whatever the order of the blocks' threads, so sums over it always round alike.
 __device__ inline void attention_lists(const Attention& a) {
     const int thread = static_cast<int>(threadIdx.x);
@@ -48,9 +55,9 @@ __device__ inline void attention_lists(const Attention& a) {
     for (int i = thread; i < a.keys; i += kThreads) a.is_moved[i] = 0;
     for (int i = thread; i < a.queries; i += kThreads) a.is_anew[i] = fresh;
     __syncthreads();
-    for (int i = thread; i < a.changed_key_count; i += kThreads) a.is_moved[index_of(a.changed_keys, i)] = 1;
-    for (int i = thread; i < a.changed_value_count; i += kThreads) a.is_moved[index_of(a.changed_values, i)] = 1;
-    for (int i = thread; i < a.changed_query_count; i += kThreads) a.is_anew[index_of(a.changed_queries, i)] = 1;
+    mark(a.is_moved, a.keys, a.changed_keys, a.changed_key_count);
+    mark(a.is_moved, a.keys, a.changed_values, a.changed_value_count);
+    mark(a.is_anew, a.queries, a.changed_queries, a.changed_query_count);
     __syncthreads();
 
     int* counts = static_cast<int*>(shared_memory());

@@ -30,9 +30,9 @@ __device__ void resample(const Resample& a) {
     const int down = rest % a.tile_y;
     rest /= a.tile_y;
     const int channel = rest % a.channels, tile = rest / a.channels;
-    // Outputs beyond the edge are dropped by the scatter; they repeat the last.
-    const int y = min(index_of(a.tiles, 2 * tile) * a.tile_y + down, a.y.outputs - 1);
-    const int x = min(index_of(a.tiles, 2 * tile + 1) * a.tile_x + along, a.x_axis.outputs - 1);
+    // Outputs outside are dropped by the scatter; they repeat the nearest.
+    const int y = max(min(index_of(a.tiles, 2 * tile) * a.tile_y + down, a.y.outputs - 1), 0);
+    const int x = max(min(index_of(a.tiles, 2 * tile + 1) * a.tile_x + along, a.x_axis.outputs - 1), 0);
 
     const T* map = static_cast<const T*>(a.x) + channel * a.height * a.width;
     float sum = 0;

@@ -1,4 +1,4 @@
-// Fresh indices of one dimension laid over a tensor that holds the cache already.
+// Fresh indices of one dimension laid over a tensor that holds the cache already; an index outside it is left out.
 #pragma once
 #include "device.cuh"
 
@@ -18,6 +18,7 @@ __device__ void row_scatter(const RowScatter& a) {
     const unsigned i = thread_number(), inner = static_cast<unsigned>(a.inner), count = static_cast<unsigned>(a.count);
     if (i >= static_cast<unsigned>(a.outer) * count * inner) return;
     const int row = index_of(a.rows, static_cast<int>(i / inner % count));
+    if (row < 0 || row >= a.size) return;
     const unsigned outer = i / inner / count;
     static_cast<T*>(a.out)[(outer * static_cast<unsigned>(a.size) + static_cast<unsigned>(row)) * inner + i % inner] =
         static_cast<const T*>(a.row)[i];

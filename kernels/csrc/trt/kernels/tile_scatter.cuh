@@ -1,4 +1,4 @@
-// Fresh tiles of a packed batch laid over a map that holds the cache already; what hangs over the edge is dropped.
+// Fresh tiles of a packed batch laid over a map that holds the cache already; what lies outside is dropped.
 #pragma once
 #include "device.cuh"
 
@@ -32,7 +32,7 @@ __device__ void tile_scatter(const TileScatter& a) {
     const int y = rest % a.size_y + index_of(a.tiles, 2 * tile) * a.size_y;
     const int outer = rest / a.size_y;
 
-    if (y >= m.height || x >= m.width) return;
+    if (y < 0 || y >= m.height || x < 0 || x >= m.width) return;
     const int line = ((sample * m.outer + outer) * m.height + y) * m.middle + middle;
     static_cast<T*>(a.out)[(line * m.width + x) * m.inner + inner] =
         static_cast<const T*>(a.tile)[static_cast<long long>(block) * inside + i];

@@ -1,8 +1,9 @@
 // An op as a device runs it: what it takes and gives, and the kernels that do it. Plain C++ without CUDA or TensorRT: the
 // plugins, the torch backend and the tests on a CPU all launch what `steps` plans.
 //
-// Names, order and meaning are those of the op table (fluxcompile/ops.py), with two liberties: a list may be of int32 as
-// well as int64, a mask of int32 as well as bool. What does not fit throws std::invalid_argument.
+// Names, order and meaning are those of the op table (fluxcompile/ops.py), with three liberties: a list may be of int32
+// as well as int64, a mask of int32 as well as bool, and what a list names outside the tensor is left out, so that a list
+// may be filled up to a length. What does not fit throws std::invalid_argument.
 #pragma once
 #include <array>
 #include <cstddef>

@@ -34,6 +34,18 @@ CPU = torch.device("cpu")
 Calls = Mapping[str, Callable[..., Any]]
 
 
+STILL: Calls = {
+    "flux.motion_reindex.default": lambda cache, source, layout: cache,
+    "flux.apart_window.default": lambda shift, out, *_: out.new_zeros(out.shape[1], dtype=torch.bool),
+    "flux.apart_join.default": lambda *args: args[4].new_zeros(args[4].shape[1], dtype=torch.bool),
+    "flux.apart_remap.default": lambda source, out, rows: out.new_zeros(out.shape[0], dtype=torch.bool),
+    "flux.apart_any.default": lambda shifts, rows: shifts[0].new_zeros(rows, dtype=torch.bool),
+}
+"""What ops give in a frame in which nothing moved: knowing it saves looking, and on a GPU waiting for what is seen."""
+UNLIMITED: Calls = {"flux.limit.default": lambda miss, *_: miss}
+"""What ops give in a frame in which changes may spread everywhere."""
+
+
 def resolve(op: Op, kernels: Calls) -> Callable[..., Any]:
     """The callable an op names: a kernel for a row of the table where there is one, else its reference."""
     if op.op == "getitem":
@@ -86,8 +98,9 @@ class Executor:
             free.setdefault(at, []).append(name)
         return free
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[list[Any], dict[str, Tensor]]:
-        """(outputs, next frame's caches by input name)."""
+    def __call__(self, inputs: Mapping[str, Tensor], known: Calls | None = None) -> tuple[list[Any], dict[str, Tensor]]:
+        """(outputs, next frame's caches by input name). `known`: ops of which the caller knows what they give."""
+        known = known or {}
         env: dict[str, Any] = dict(inputs)
         lengths: dict[str, int] = {}
         self.work = {}
@@ -97,7 +110,7 @@ class Executor:
                 if op.body:
                     env[op.name] = self._region(op, args)
                 else:
-                    env[op.name] = self._calls[op.name](*args, **kwargs)
+                    env[op.name] = known.get(op.op, self._calls[op.name])(*args, **kwargs)
                 if op.op in ("flux.tiles.default", "flux.rows.default"):
                     lengths[op.name] = env[op.name].shape[0]
                 if op.layer >= 0:

@@ -12,7 +12,7 @@ from fluxcompile.errors import InputError, OptionError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
-from fluxcompile.runtime.execute import CPU, TYPES, Calls, Executor, constants
+from fluxcompile.runtime.execute import CPU, STILL, TYPES, UNLIMITED, Calls, Executor, constants
 from fluxcompile.runtime.frame import (
     FrameStats,
     masks_of,
@@ -78,6 +78,7 @@ class Stream:
         if policy.anchor:
             raise OptionError("Policy: frames move on the CPU backend only; pass anchor=False, or backend='cpu'")
         self._salience, self._device = salience, device
+        self._waits = device != CPU  # whoever looks at a value waits for the device
         graph = program.graphs["blocked"]
         self.policy = policy
         self.stats: FrameStats | None = None
@@ -125,7 +126,7 @@ class Stream:
             fresh = miss is None
         if miss is not None and not fresh:
             values |= self._masked(values, old, miss)
-        outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)})
+        outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)}, self._known(motion))
         self._caches = caches
         self._classify.saw(self._salient(outputs), None)  # the whole reference is looked at again
         self.stats = self._count(fresh, reference)
@@ -173,6 +174,14 @@ class Stream:
             wide = wide.reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
             found[spec.name] = torch.where(wide, values[spec.name], old[f"cache_{spec.name}"])
         return found
+
+    def _known(self, motion: Any) -> Calls:
+        """Ops of which the frame's settings tell what they give. The reference works out even these."""
+        if not self._waits:
+            return {}
+        still = STILL if motion is None else {}
+        unlimited = UNLIMITED if self.policy.exact or self.policy.radius is None else {}
+        return {**still, **unlimited}
 
     def _settings(self, fresh: bool, motion: Any) -> dict[str, Tensor]:
         policy = self.policy

@@ -44,7 +44,7 @@ def test_all_kernels_compile(version: tuple[int, int], sm: int) -> None:
 @pytest.mark.parametrize("header", HEADERS)
 def test_each_header_stands_alone(header: str) -> None:
     one = nvrtc((11, 8))
-    listed = set(re.findall(r"^ +ENTRY\((\w+),", (SOURCES / header).read_text(), re.MULTILINE))
+    listed = set(re.findall(r"ENTRY\((\w+), ", (SOURCES / header).read_text())) - {"name"}  # of the macro itself
     found = entries(one.compile(header, 72))
     assert found == listed or header == "kernels.cuh"
     assert bool(listed) == (header not in ("device.cuh", "rows.cuh", "kernels.cuh"))

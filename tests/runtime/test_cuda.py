@@ -44,10 +44,12 @@ class Counted:
 
 
 def streams(net: Net, policy: Policy | None = None) -> tuple[Stream, Stream, Counted]:
-    """A stream whose ops are kernels, the reference's, and what the kernels did."""
+    """A stream as on a GPU but for the device, the reference's, and what the kernels did."""
     counted = Counted()
     policy = policy or Policy()
-    return Stream(net.program, policy, kernels=counted.kernels), net.stream(policy, backend="reference"), counted
+    stream = Stream(net.program, policy, kernels=counted.kernels)
+    stream._waits = True
+    return stream, net.stream(policy, backend="reference"), counted
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

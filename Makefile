@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test sanitize tsan lint bench format clean
+.PHONY: help demo test sanitize tsan gpu lint bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -57,6 +57,9 @@ sanitize: $(READY)  ## the kernels' tests under AddressSanitizer and UndefinedBe
 
 tsan: $(READY)  ## the kernels' tests of threads under ThreadSanitizer
 	$(call sanitized,thread,libtsan.so,tests/kernels/test_threads.py tests/kernels/test_sanitizers.py)
+
+gpu: $(BUILT)  ## tests on an NVIDIA GPU, where torch has CUDA; writes out/gpu.xml, with the GPU's name
+	$(BIN)/python -m pytest -m gpu tests/gpu --junitxml=out/gpu.xml
 
 lint: $(READY)  ## ruff, mypy --strict, import contracts, clang-format
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ device, with kernels in the place of some ops' references.
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ UNLIMITED: Calls = {"flux.limit.default": lambda miss, *_: miss}
 """What ops give in a frame in which changes may spread everywhere."""
 
 
-def resolve(op: Op, kernels: Calls) -> Callable[..., Any]:
+def resolve(op: Op, kernels: Calls, device: torch.device) -> Callable[..., Any]:
     """The callable an op names: a kernel for a row of the table where there is one, else its reference."""
     if op.op == "getitem":
         return operator.getitem
@@ -60,7 +61,9 @@ def resolve(op: Op, kernels: Calls) -> Callable[..., Any]:
     found = operator_of(op.op)
     if found is None:
         raise ProgramError(f"{op.name}: this torch ({torch.__version__}) has no operator {op.op}; use a newer torch")
-    return found  # type: ignore[no-any-return]
+    types = {argument.name: str(argument.type) for argument in found._schema.arguments}
+    makes_anew = "device" in types and not any("Tensor" in t for t in types.values())
+    return partial(found, device=device) if makes_anew else found
 
 
 def constants(program: Program, device: torch.device = CPU) -> dict[str, Tensor]:
@@ -76,13 +79,13 @@ class Executor:
     def __init__(
         self, graph: Graph, values: Mapping[str, Tensor], *, kernels: Calls | None = None, device: torch.device = CPU
     ) -> None:
-        self.graph, self.values, self.device = graph, values, device
+        self.graph, self.values = graph, values
         kernels = kernels or {}
         self.work: dict[int, float] = {}
         self._bodies = {
             op.name: Executor(op.body, values, kernels=kernels, device=device) for op in graph.ops if op.body
         }
-        self._calls = {op.name: resolve(op, kernels) for op in graph.ops if not op.body}
+        self._calls = {op.name: resolve(op, kernels, device) for op in graph.ops if not op.body}
         self._last = self._last_uses()
 
     def _last_uses(self) -> dict[str, list[str]]:
@@ -104,7 +107,7 @@ class Executor:
         env: dict[str, Any] = dict(inputs)
         lengths: dict[str, int] = {}
         self.work = {}
-        with torch.no_grad(), self.device:  # where ops of the graph make tensors of their own
+        with torch.no_grad():
             for op in self.graph.ops:
                 args, kwargs = self._bind(op.args, env), {k: self._bind(v, env) for k, v in op.kwargs.items()}
                 if op.body:

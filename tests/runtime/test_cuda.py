@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, note
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fluxcompile import Net, Policy, fluxcompile
 from fluxcompile.errors import DeviceError, OptionError
@@ -21,6 +22,8 @@ from fluxcompile.kernels import _device
 from fluxcompile.kernels.cuda import CudaRunner, Driver, cuda_device
 from fluxcompile.kernels.device import kernels
 from fluxcompile.ops import TABLE
+from fluxcompile.program import Graph, Op
+from fluxcompile.runtime.execute import STILL, UNLIMITED, Executor
 from fluxcompile.runtime.stream import Stream
 from tests.helpers import Do, assert_matches, clip_of, seeded
 from tests.kernels.shim import runner, shimmed
@@ -129,6 +132,44 @@ def test_a_stream_makes_its_tensors_on_its_device() -> None:
         with torch.device("meta"):
             got = stream(frame.numpy())
         assert_matches(got, want)
+
+
+def test_ops_that_make_tensors_make_them_on_the_device() -> None:
+    op = Op("made", "aten.full.default", [[2, 3], 1.5])
+    (made,), _ = Executor(Graph([], [op], [{"%": "made"}]), {}, device=torch.device("meta"))({})
+    assert (made.device.type, made.shape) == ("meta", (2, 3))
+    (made,), _ = Executor(Graph([], [op], [{"%": "made"}]), {})({})
+    assert torch.equal(made, torch.full((2, 3), 1.5))
+
+
+MOVES = [name for name in TABLE if name.startswith("apart_")]
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_where_nothing_moved_nothing_is_apart(name: str) -> None:
+    """What is taken for granted is what the reference finds; rows that a window pads or moves stand still here."""
+    for sample in TABLE[name].samples():
+        if name == "apart_remap":
+            rows = sample[2]
+            still: Any = (torch.arange(int(rows.max()) + 1), torch.arange(len(rows)), rows)
+        else:
+            still = pytree.tree_map(
+                lambda v: v * 0 if isinstance(v, Tensor) and v.dtype == torch.int32 else v, tuple(sample)
+            )
+        want = TABLE[name].reference(*still)
+        assert not want.any()
+        assert_matches(STILL[f"flux.{name}.default"](*still), want)
+
+
+def test_what_is_taken_for_granted_covers_every_op_of_motion() -> None:
+    assert set(STILL) == {f"flux.{name}.default" for name in [*MOVES, "motion_reindex"]}
+    stream = streams(fluxcompile(vit(), torch.zeros(1, 3, 24, 24)))[0]
+    assert stream._known(None) == {**STILL, **UNLIMITED}
+    assert stream._known(torch.zeros(2, 2, 2)) == UNLIMITED
+    stream.policy = Policy(exact=False, radius=4)
+    assert stream._known(None) == STILL
+    stream._waits = False
+    assert stream._known(None) == {}
 
 
 # --- launches ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #include "core.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "attributes.h"
 
@@ -88,9 +89,12 @@ DataType data_type_of(Type type) {
     throw std::invalid_argument(std::string("a plugin has no tensors of ") + info(type).name);
 }
 
-void log_error(const char* op, const char* what) {
+void log_error(const char* op, const char* what) noexcept {
     nvinfer1::ILogger* logger = getLogger();
-    if (logger) logger->log(nvinfer1::ILogger::Severity::kERROR, (std::string("flux::") + op + ": " + what).c_str());
+    if (!logger) return;
+    char line[512];  // on the stack: there may be no memory left
+    std::snprintf(line, sizeof line, "flux::%s: %s", op, what);
+    logger->log(nvinfer1::ILogger::Severity::kERROR, line);
 }
 
 Shape shape_of(const Dims& dims) {

@@ -16,7 +16,7 @@ std::optional<Type> type_of(nvinfer1::DataType type);
 nvinfer1::DataType data_type_of(Type type);
 
 // Says why on TensorRT's logger.
-void log_error(const char* op, const char* what);
+void log_error(const char* op, const char* what) noexcept;
 
 // What `run` returns; `otherwise` and a line in the log where it throws, as no exception may cross the interface.
 template <class F, class T>

@@ -50,6 +50,27 @@ def test_each_header_stands_alone(header: str) -> None:
     assert bool(listed) == (header not in ("device.cuh", "rows.cuh", "kernels.cuh"))
 
 
+ARGUMENTS = re.findall(
+    r"ENTRY\((\w+), .*?, (\w+)\)", "".join((SOURCES / h).read_text() for h in HEADERS if h != "kernels.cuh")
+)
+"""(kernel, structure) of every kernel."""
+
+
+@pytest.mark.parametrize("more_bytes", [0, 8], ids=["as the host packs them", "control"])
+def test_a_gpu_reads_arguments_as_the_host_packs_them(more_bytes: int, tmp_path: Path) -> None:
+    """The two compilers lay out each structure in as many bytes."""
+    sizes = {structure: _device.argument_bytes(kernel) for kernel, structure in ARGUMENTS if kernel != "name"}
+    assert len(sizes) == len(HEADERS) - 3  # device.cuh, rows.cuh and kernels.cuh have none
+    lines = [f'static_assert(sizeof(flux::device::{s}) == {n + more_bytes}, "{s}");' for s, n in sizes.items()]
+    (tmp_path / "sizes.cuh").write_text("\n".join([f'#include "{SOURCES / "kernels.cuh"}"', *lines]))
+    if not more_bytes:
+        assert nvrtc((11, 8)).compile("sizes.cuh", 72, tmp_path)
+        return
+    with pytest.raises(DeviceError) as refused:
+        nvrtc((11, 8)).compile("sizes.cuh", 72, tmp_path)
+    assert all(f'static assertion failed with "{s}"' in str(refused.value) for s in sizes)
+
+
 def test_headers_include_nothing_of_the_host() -> None:
     for header in HEADERS:
         for included in re.findall(r"^#include (\S+)", (SOURCES / header).read_text(), re.MULTILINE):

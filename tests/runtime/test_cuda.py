@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ from torch.utils import _pytree as pytree
 from fluxcompile import Net, Policy, fluxcompile
 from fluxcompile.errors import DeviceError, OptionError
 from fluxcompile.kernels import _device
-from fluxcompile.kernels.cuda import CudaRunner, Driver, cuda_device
+from fluxcompile.kernels.cuda import CudaRunner, Driver, cuda_device, cuda_kernels
 from fluxcompile.kernels.device import kernels
+from fluxcompile.kernels.nvrtc import libraries
 from fluxcompile.ops import TABLE
 from fluxcompile.program import Graph, Op
 from fluxcompile.runtime.execute import STILL, UNLIMITED, Executor
@@ -178,15 +180,17 @@ def test_what_is_taken_for_granted_covers_every_op_of_motion() -> None:
 class PretendedDriver:
     """libcuda as far as `Driver` calls it: kernels run by the shim, on the CPU's memory. `fails`: calls that must."""
 
-    def __init__(self, fails: str = "") -> None:
-        self.fails, self.names, self.launches = fails, list[str](), list[str]()
+    def __init__(self, fails: str = "", loads: bytes = b"a cubin") -> None:
+        self.fails, self.loads, self.cubin = fails, loads, b""
+        self.names, self.launches = list[str](), list[str]()
         self.streams: set[int] = set()
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         return lambda *args: 700 if name == self.fails else getattr(self, f"_{name}")(*args)
 
     def _cuModuleLoadData(self, module: Any, cubin: bytes) -> int:
-        assert cubin == b"a cubin"
+        assert cubin.startswith(self.loads)
+        self.cubin = cubin
         module._obj.value = 77
         return 0
 
@@ -227,6 +231,22 @@ def test_a_launch_reaches_the_driver_whole(name: str) -> None:
     assert pretended.streams <= {42}
     assert len(set(pretended.names)) == len(pretended.names)  # a function is looked up once
     assert pretended.launches
+
+
+def test_kernels_are_compiled_for_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the GPU's compute capability to its kernels: NVRTC's cubin is loaded, and has what is looked up in it."""
+    if not libraries():
+        pytest.skip("NVRTC is not installed: pip install 'fluxcompile[nvrtc]'")
+    pretended = PretendedDriver(loads=b"\x7fELF")
+    monkeypatch.setattr("fluxcompile.kernels.cuda.Driver", lambda: Driver(pretended))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=42))
+    made = cuda_kernels.__wrapped__(torch.device("cpu"))
+    sample = next(TABLE["tile_scatter"].samples())
+    assert_matches(made["tile_scatter"](*sample), TABLE["tile_scatter"].reference(*sample))
+    assert pretended.names == ["tile_scatter_32"]
+    assert b".text.tile_scatter_32" in pretended.cubin
+    assert pretended.streams == {42}
 
 
 @pytest.mark.parametrize("call", ["cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel", "cuMemcpyDtoDAsync_v2"])

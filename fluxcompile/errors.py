@@ -56,3 +56,15 @@ class VerifyError(FluxError):
 
 class DeviceError(FluxError):
     """The GPU, its driver or a compiler for it is missing, or is not one that the kernels can run on."""
+
+
+class ExportError(FluxError):
+    """A program cannot be exported to a target: an unknown target, an op without a lowering, too much memory."""
+
+
+class BundleError(FluxError):
+    """A bundle is incomplete, truncated or altered."""
+
+
+class EngineError(FluxError):
+    """An engine cannot be built, loaded or run here: no TensorRT, the wrong version, another GPU."""

@@ -15,6 +15,7 @@ a shape, but take it. A dense region is an If. A radius is built in, as windows 
 With functions, any ONNX runtime runs the model; without them the nodes of domain `flux` are plugins.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -38,11 +39,18 @@ SETTINGS = {"fresh": INT32, "threshold": FLOAT, "gate": FLOAT}
 """Inputs of one element each, whatever the program has them as: plain tensors for every version's bindings."""
 
 
+@dataclass(frozen=True)
 class Lowered:
-    """The model and how to run it: `caches` are (input, output) names, `outputs` the names of the program's results."""
+    """The model and how to run it: `caches` are (input, output) names, `outputs` the names of the program's results.
 
-    def __init__(self, model: onnx.ModelProto, caches: list[tuple[str, str]], outputs: list[str]) -> None:
-        self.model, self.caches, self.outputs = model, caches, outputs
+    `overflow` names an int32 output that is 1 where a list was too short for a frame, whose outputs and caches then
+    mean nothing; it is empty where every list has room.
+    """
+
+    model: onnx.ModelProto
+    caches: list[tuple[str, str]]
+    outputs: list[str]
+    overflow: str
 
     def without_functions(self) -> onnx.ModelProto:
         """The model for TensorRT with plugins."""
@@ -64,13 +72,14 @@ def lower_tensorrt(program: Program, radius: int | None = None, capacity: float 
     inputs = [_input(i, writer, resolver) for i in graph.inputs if i.role != "radius"]
     _write_ops(graph, writer, resolver, radius)
     outputs, caches = _outputs(graph, writer, resolver)
+    overflow = _overflow(writer)
     used = {name for node in writer.nodes for name in _reads(node)}
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,
             "frame",
             inputs,
-            [_info(v) for v in {v.name: v for v in (*outputs, *(v for _, v in caches))}.values()],
+            [_info(v) for v in {v.name: v for v in (*outputs, *overflow, *(v for _, v in caches))}.values()],
             [t for t in writer.constants.values() if t.name in used],
         ),
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
@@ -78,7 +87,9 @@ def lower_tensorrt(program: Program, radius: int | None = None, capacity: float 
         ir_version=IR_VERSION,
         producer_name="fluxcompile",
     )
-    return Lowered(model, [(c, v.name) for c, v in caches], [v.name for v in outputs])
+    return Lowered(
+        model, [(c, v.name) for c, v in caches], [v.name for v in outputs], overflow[0].name if overflow else ""
+    )
 
 
 def _info(value: Value) -> onnx.ValueInfoProto:
@@ -183,6 +194,15 @@ def _outputs(graph: Graph, writer: Writer, resolver: Resolver) -> tuple[list[Val
     caches = [(c, own(_one(resolver.values[v], v), f"next_{c}")) for c, v in graph.caches]
     fed.clear()  # a result may be a cache as well
     return [own(_one(resolver(o), f"output {i}"), f"output_{i}") for i, o in enumerate(graph.outputs)], caches
+
+
+def _overflow(writer: Writer) -> list[Value]:
+    """Whether any list was too short."""
+    if not writer.overflows:
+        return []
+    writer.at = "overflow"
+    first = len(writer.nodes)
+    return [writer.rename(writer.cast(writer.either(*writer.overflows), INT32), "overflow", first)]
 
 
 def _one(value: Any, where: str) -> Value:

@@ -1,0 +1,171 @@
+"""Plays clips through a lowered graph in ONNX Runtime and through our reference executor, side by side.
+
+A feed is what a frame gives to the graph's inputs, by name; caches go from one frame to the next by themselves.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fluxcompile.errors import OptionError
+from fluxcompile.geometry import parse_layout
+from fluxcompile.options import Policy
+from fluxcompile.program import Input, Program
+from fluxcompile.runtime.execute import TYPES, Executor, constants
+
+Array = npt.NDArray[Any]
+Feed = dict[str, Array]
+FRAMES = 12
+"""Of a clip that proves something: still, changed, moved and cut."""
+
+
+class Golden:
+    """A lowered graph with functions in ONNX Runtime, and its caches."""
+
+    def __init__(self, model: bytes | str | Path, caches: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
+        import onnxruntime
+
+        asked = onnxruntime.SessionOptions()
+        asked.log_severity_level = 3  # initialisers of layers that constant folding removes
+        # the functions are inlined as they stand: further fusion costs minutes and proves nothing
+        asked.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        source = model if isinstance(model, bytes) else str(model)
+        self._session = onnxruntime.InferenceSession(source, asked, providers=["CPUExecutionProvider"])
+        self._pairs, self._outputs = caches, outputs
+        self._names = [o.name for o in self._session.get_outputs()]
+        shapes = {i.name: i.shape for i in self._session.get_inputs()}
+        self.caches: Feed = {name: np.zeros(shapes[name], np.float32) for name, _ in caches}
+
+    def __call__(self, feed: Mapping[str, Array]) -> list[Array]:
+        """The outputs of a frame; `caches` are then the next frame's."""
+        found = dict(zip(self._names, self._session.run(self._names, {**feed, **self.caches}), strict=True))
+        self.caches = {cache: found[value] for cache, value in self._pairs}
+        return [found[name] for name in self._outputs]
+
+
+class Reference:
+    """The program's blocked graph in plain torch, fed as the lowered graph is."""
+
+    def __init__(self, program: Program, radius: int | None) -> None:
+        self._graph = program.graphs["blocked"]
+        self._run = Executor(self._graph, constants(program))
+        self._radius = torch.tensor(-1 if radius is None else radius)
+        caches = [i for i in self._graph.inputs if i.role == "cache"]
+        self.caches = {i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype]) for i in caches}
+
+    def __call__(self, feed: Mapping[str, Array]) -> list[Array]:
+        values = {i.name: self._value(i, feed) for i in self._graph.inputs if i.role != "cache"}
+        outputs, self.caches = self._run({**values, **self.caches})
+        return [o.numpy() for o in outputs]
+
+    def _value(self, spec: Input, feed: Mapping[str, Array]) -> torch.Tensor:
+        if spec.role == "radius":
+            return self._radius
+        return torch.from_numpy(feed[spec.name]).to(TYPES[spec.dtype]).reshape(spec.shape)
+
+
+def apart(got: Array, want: Array) -> float:
+    """The largest difference over the largest value; infinite where one is not finite and the other is."""
+    if got.shape != want.shape:
+        return float("inf")
+    finite = np.isfinite(want)
+    if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+        return float("inf")
+    got, want = (x[finite].astype(np.float64) for x in (got, want))
+    if not want.size:
+        return 0.0
+    return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-6))
+
+
+# --- clips ---
+
+
+def settings(program: Program, policy: Policy, fresh: bool) -> Feed:
+    """What a frame's feed holds besides frames and motion."""
+    exact = policy.exact
+    found = {"threshold": 0.0 if exact else policy.threshold, "gate": 0.0 if exact else policy.gate}
+    feed: Feed = {}
+    for spec in program.graphs["blocked"].inputs:
+        if spec.role == "fresh":
+            feed[spec.name] = np.array([fresh], np.int32)
+        elif spec.role in found:
+            feed[spec.name] = np.array([found[spec.role]], np.float32)
+    return feed
+
+
+def made_clip(program: Program, policy: Policy, count: int = FRAMES, seed: int = 0) -> Iterator[Feed]:
+    """Noise that stands still, changes in places, pans with and without its motion known, and is cut.
+
+    Values are multiples of 1 / 255, as a camera's are, so that a clip is small on disk.
+    """
+    random = np.random.default_rng(seed)
+    specs = program.graphs["blocked"].inputs
+    frames: Feed = {}
+    for at in range(count):
+        fresh = at in (0, 7)
+        if fresh:
+            frames = {i.name: _noise(random, i) for i in specs if i.role == "input"}
+        motion = {i.name: np.zeros(i.shape, np.int32) for i in specs if i.role == "motion"}
+        frames = {name: frame.copy() for name, frame in frames.items()}
+        for spec in (i for i in specs if i.role == "input" and i.layout):
+            _event(at, random, spec, frames, motion)
+        yield {**frames, **motion, **settings(program, policy, fresh)}
+
+
+def _noise(random: np.random.Generator, spec: Input) -> Array:
+    levels = random.integers(0, 256, spec.shape).astype(np.float32)
+    return levels if spec.dtype == "u8" else levels / np.float32(255)
+
+
+def _event(at: int, random: np.random.Generator, spec: Input, frames: Feed, motion: Feed) -> None:
+    """What happens in a frame: nothing in every fourth, a pan in every fifth, else a patch that changes."""
+    dims = parse_layout(spec.layout).map_dims
+    if dims is None or at % 4 == 2:
+        return
+    frame = frames[spec.name]
+    if at % 5 == 3:
+        by = 16 if at % 2 else 8
+        frames[spec.name] = np.roll(frame, (-by, -by), dims)
+        for field in motion.values():
+            field[:] = by
+    elif at % 5 == 4:  # vectors that are wrong, which costs work and nothing else
+        for field in motion.values():
+            field[:] = random.integers(-8, 9, field.shape)
+    sizes = [max(1, spec.shape[d] // 6) for d in dims]
+    window: list[slice] = [slice(None)] * frame.ndim
+    for d, size in zip(dims, sizes, strict=True):
+        first = int(random.integers(0, spec.shape[d] - size + 1))
+        window[d] = slice(first, first + size)
+    part = frames[spec.name][tuple(window)]
+    part[...] = _noise(random, Input("", "", spec.dtype, list(part.shape)))
+
+
+def real_clip(program: Program, policy: Policy, clip: str | Path, count: int = FRAMES) -> Iterator[Feed]:
+    """Frames of a video, fitted to the input, with the motion that alignment finds from one to the next."""
+    from fluxcompile.runtime.motion import Reference as Aligned
+    from fluxcompile.runtime.motion import align
+    from fluxcompile.runtime.video import fit, frames
+
+    specs = program.graphs["blocked"].inputs
+    images = [i for i in specs if i.role == "input"]
+    if len(images) != 1 or 3 not in images[0].shape:
+        raise OptionError(f"{clip}: a video plays through nets with one image as input")
+    (spec,) = images
+    planar = spec.shape[-1] != 3
+    size = (spec.shape[-2], spec.shape[-1]) if planar else (spec.shape[-3], spec.shape[-2])
+    reference: Aligned | None = None
+    for at, picture in enumerate(frames(str(clip), count=count)):
+        image, _ = fit(picture, *size)
+        motion = {i.name: np.zeros(i.shape, np.int32) for i in specs if i.role == "motion"}
+        if reference is not None:
+            for field in motion.values():
+                field[:] = align(image, reference).vectors
+        reference = Aligned(image)
+        frame = image.astype(np.float32)
+        if planar:
+            frame = frame.transpose(2, 0, 1)[None] / np.float32(255)
+        yield {spec.name: np.ascontiguousarray(frame), **motion, **settings(program, policy, at == 0)}

@@ -12,6 +12,7 @@ from fluxcompile.options import Policy
 from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
+    from fluxcompile.bundle import Manifest
     from fluxcompile.calibrate import Calibration
     from fluxcompile.parts import Partition
     from fluxcompile.runtime.plan import CpuStream
@@ -176,6 +177,15 @@ class Net:
 
     def save(self, path: str | Path) -> None:
         self.program.save(path)
+
+    def export(self, target: str, folder: str | Path, **options: Any) -> "Manifest":
+        """Write an engine bundle for a target, "jetson-xavier-nx", "jetson-orin", "rtx-3080" or "rtx".
+
+        options: as of `fluxcompile.export.export`: policy, precision, clip, memory_bytes.
+        """
+        from fluxcompile.export import export
+
+        return export(self.program, target, folder, **options)
 
 
 class _Salience:

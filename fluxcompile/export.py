@@ -1,0 +1,294 @@
+"""Writes a program as a bundle for a target: a graph, the plugins' source, scripts that build and run, and the proof.
+
+net.export("jetson-orin", "out/")
+fluxcompile export MODEL --target jetson-orin -o out/
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.external_data_helper import convert_model_to_external_data
+
+from fluxcompile.bundle import FORMAT, Manifest, Memory, Tensor, files_of, write_manifest
+from fluxcompile.errors import ExportError
+from fluxcompile.golden import Feed, Golden, made_clip, ranges_over, real_clip
+from fluxcompile.options import Policy
+from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
+from fluxcompile.passes.trt_call import types_in
+from fluxcompile.passes.trt_writer import OPSET
+from fluxcompile.plugin_ops import DOMAIN
+from fluxcompile.program import Graph, Program
+from fluxcompile.targets import Target, target_of
+
+PACKAGE = Path(__file__).parent
+ONBOARD = PACKAGE / "onboard"
+"""What is copied into a bundle as it is."""
+PLUGIN_SOURCE = PACKAGE / "kernels" / "csrc" / "trt"
+PLUGIN_PARTS = ("CMakeLists.txt", "kernels", "ops", "plugin")
+"""Of the plugins' source, what builds on a target; mock and shim are for tests without one."""
+PRECISIONS = ("fp32", "fp16", "int8")
+WORKSPACE_BYTES = 256 << 20
+USABLE = 0.75
+"""Share of memory that an engine may fill where the system lives in it too."""
+EXACT_OPS = ("layer_norm", "group_norm", "batch_norm", "softmax", "mean", "sum")
+"""Layers that sum many values, and lose them in float16."""
+BYTES = {"f32": 4, "i32": 4, "i64": 8, "b8": 1, "u8": 4}
+
+
+def export(
+    program: Program,
+    target: str,
+    folder: str | Path,
+    *,
+    policy: Policy | None = None,
+    precision: str = "fp32",
+    clip: str | Path | None = None,
+    memory_bytes: int | None = None,
+    plugin_source: Path | None = None,
+) -> Manifest:
+    """Write the bundle; the folder is made, or one that holds a bundle is written anew.
+
+    policy: the program's own when not given. clip: a video whose frames become the samples and, for int8, give the
+    ranges; made-up frames when not given. memory_bytes: of the device, where it is not the smallest of its name.
+
+    Raises ExportError for an unknown target or precision, an op without a lowering, a program too large for the device.
+    """
+    machine, folder = target_of(target), Path(folder)
+    source = plugin_source or PLUGIN_SOURCE
+    policy = policy or Policy(**program.policy)
+    _require(precision, clip, source, folder)
+    lowered = lower_tensorrt(program, None if policy.exact else policy.radius)
+    memory = estimate(program, lowered)
+    require_room(memory, machine, memory_bytes or machine.memory_bytes)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_graphs(folder, lowered)
+    feeds = list(real_clip(program, policy, clip) if clip else made_clip(program, policy))
+    levels = write_samples(folder, program, lowered, feeds)
+    program.save(folder / "program.flux")
+    _copy(folder, source)
+    manifest = Manifest(
+        format=FORMAT,
+        fluxcompile=version("fluxcompile"),
+        target=asdict(machine),
+        precision=precision,
+        opset=OPSET,
+        inputs=_inputs(program, lowered, levels),
+        outputs=_outputs(program, lowered),
+        results=lowered.outputs,
+        caches=lowered.caches,
+        static=False,
+        frames=len(feeds),
+        template=program.template,
+        policy=policy.to_json(),
+        plugins=sorted({n.op_type for n in lowered.model.graph.node if n.domain == DOMAIN}),
+        float_layers=float_layers(program),
+        ranges=ranges_over(lowered, feeds) if precision == "int8" else {},
+        memory=memory,
+        licences={
+            "scripts, plugins and graph": "Apache-2.0, of fluxcompile",
+            "weights.bin, program.flux": "the licence of the model that was compiled",
+            "samples.npz": "made up" if clip is None else "the licence of the clip that was given",
+        },
+        files={},
+    )
+    (folder / "README.md").write_text(_readme(manifest, machine))
+    write_manifest(folder, _with_files(manifest, folder))
+    return _with_files(manifest, folder)
+
+
+def _with_files(manifest: Manifest, folder: Path) -> Manifest:
+    import msgspec
+
+    return msgspec.structs.replace(manifest, files=files_of(folder))
+
+
+def _require(precision: str, clip: str | Path | None, source: Path, folder: Path) -> None:
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r} is unknown; there are {', '.join(PRECISIONS)}")
+    if precision == "int8" and clip is None:
+        raise ExportError("int8 takes its ranges from frames like yours; give a clip")
+    if not (source / "CMakeLists.txt").is_file():
+        raise ExportError(f"{source}: the plugins' source is not there; export from a checkout of fluxcompile")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise ExportError(f"{folder}: holds files that are no bundle; give a new folder")
+
+
+# --- what it takes ---
+
+
+def estimate(program: Program, lowered: Lowered) -> Memory:
+    """Memory on the device, before anything is built there: everything is missed, weights and maps are float32."""
+    graph = program.graphs["blocked"]
+    weights = sum(int(np.prod(t.dims)) * 4 for t in lowered.model.graph.initializer)
+    caches = sum(int(np.prod(i.shape)) * BYTES[i.dtype] for i in graph.inputs if i.role == "cache")
+    return Memory(weights, 2 * caches, activation_bytes(graph), WORKSPACE_BYTES)
+
+
+def activation_bytes(graph: Graph) -> int:
+    """The most that values take at any one time, from when they are made until they are last read."""
+    last: dict[str, int] = {}
+    for at, op in enumerate(graph.ops):
+        for name in _names([*op.args, *op.kwargs.values()]):
+            last[name] = at
+    for name in _names([*graph.outputs, *({"%": v} for _, v in graph.caches)]):
+        last[name] = len(graph.ops)
+    freed: dict[int, list[str]] = {}
+    for name, at in last.items():
+        freed.setdefault(at, []).append(name)
+    sizes: dict[str, int] = {}
+    now = most = 0
+    for at, op in enumerate(graph.ops):
+        if op.op != "getitem":  # a part of what is there
+            sizes[op.name] = sum(int(np.prod(shape)) * BYTES.get(dtype, 8) for dtype, shape in types_in(op.type))
+            now += sizes[op.name]
+        most = max(most, now)
+        now -= sum(sizes.get(name, 0) for name in freed.get(at, ()))
+    return most
+
+
+def _names(values: Iterable[Any]) -> list[str]:
+    found = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            found += _names(value)
+        elif isinstance(value, dict) and "%" in value:
+            found.append(value["%"])
+    return found
+
+
+def require_room(memory: Memory, machine: Target, memory_bytes: int) -> None:
+    usable = int(memory_bytes * (USABLE if machine.shares_memory else 0.9))
+    if memory.total_bytes > usable:
+        parts = ", ".join(f"{k.removesuffix('_bytes')} {v / 2**20:.0f}" for k, v in _parts(memory))
+        raise ExportError(
+            f"{machine.name}: the program needs about {memory.total_bytes / 2**20:.0f} MiB ({parts}), the device has "
+            f"{usable / 2**20:.0f} to give; compile for smaller frames, or say its memory if it has more"
+        )
+
+
+def _parts(memory: Memory) -> list[tuple[str, int]]:
+    return [(name, getattr(memory, name)) for name in memory.__struct_fields__]
+
+
+# --- what is written ---
+
+
+def write_graphs(folder: Path, lowered: Lowered) -> None:
+    """golden.onnx and plugin.onnx, which share their weights."""
+    convert_model_to_external_data(lowered.model, location="weights.bin", size_threshold=1024)
+    onnx.save(lowered.model, str(folder / "golden.onnx"))
+    golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
+    del golden.functions[:]
+    (folder / "plugin.onnx").write_bytes(golden.SerializeToString())
+    if not (folder / "weights.bin").exists():  # nothing was large enough to lie outside
+        (folder / "weights.bin").touch()
+
+
+def write_samples(folder: Path, program: Program, lowered: Lowered, feeds: list[Feed]) -> dict[str, int]:
+    """Frames, and what golden.onnx makes of them; the levels of the inputs that are kept as bytes."""
+    golden = Golden(folder / "golden.onnx", lowered.caches, lowered.outputs)
+    levels = {
+        i.name: n
+        for i in program.graphs["blocked"].inputs
+        if i.role == "input"
+        for n in (1, 255)
+        if all(
+            np.array_equal(np.rint(f[i.name] * n).clip(0, 255).astype(np.float32) / np.float32(n), f[i.name])
+            for f in feeds
+        )
+    }
+    kept: Feed = {}
+    for at, feed in enumerate(feeds):
+        for name, value in feed.items():
+            whole = name in levels
+            kept[f"{name}.{at}"] = np.rint(value * levels[name]).astype(np.uint8) if whole else value
+        for name, value in zip(lowered.outputs, golden(feed), strict=True):
+            kept[f"{name}.{at}"] = value
+    np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]
+    return levels
+
+
+def float_layers(program: Program) -> list[str]:
+    """The ops whose layers stay float32: masks and motion compare, norms sum."""
+    found = []
+    for op in program.graphs["blocked"].ops:
+        space, name, *_ = f"{op.op}.".split(".")
+        if name in EXACT_OPS or (space == "flux" and not name.endswith(("gather", "scatter", "reindex", "resample"))):
+            found.append(op.name)
+    return found
+
+
+def _inputs(program: Program, lowered: Lowered, levels: dict[str, int]) -> list[Tensor]:
+    roles = {i.name: i.role for i in program.graphs["blocked"].inputs}
+    half = half_caches(program)
+    return [
+        Tensor(v.name, _type(v), _shape(v), roles[v.name], v.name in half, levels.get(v.name, 0))
+        for v in lowered.model.graph.input
+    ]
+
+
+def _outputs(program: Program, lowered: Lowered) -> list[Tensor]:
+    half = half_caches(program)
+    fed = {value for cache, value in lowered.caches if cache in half}
+    return [Tensor(v.name, _type(v), _shape(v), "output", v.name in fed) for v in lowered.model.graph.output]
+
+
+def half_caches(program: Program) -> set[str]:
+    """Caches that only move before they are laid under fresh tiles; the reference image is compared and stays exact."""
+    graph = program.graphs["blocked"]
+    by_name = {op.name: op.op for op in graph.ops}
+    images = {cache for cache, value in graph.caches if by_name.get(value) == "flux.merge.default"}
+    floats = {i.name for i in graph.inputs if i.role == "cache" and i.dtype == "f32"} - images
+    for op in graph.ops:
+        if op.op != "flux.motion_reindex.default":
+            floats -= set(_names(op.args))
+    return floats
+
+
+def _type(value: onnx.ValueInfoProto) -> str:
+    return {1: "f32", 6: "i32", 7: "i64", 9: "b8"}[value.type.tensor_type.elem_type]
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int]:
+    return [d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+def _copy(folder: Path, source: Path) -> None:
+    for path in ONBOARD.glob("*.*"):
+        if path.suffix in (".py", ".cpp"):
+            shutil.copyfile(path, folder / path.name)
+    shutil.copyfile(PACKAGE / "runtime" / "engine.py", folder / "engine.py")
+    for part in PLUGIN_PARTS:
+        place = folder / "plugin" / part
+        if (source / part).is_dir():
+            shutil.copytree(source / part, place)
+        elif (source / part).is_file():
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / part, place)
+
+
+def _readme(manifest: Manifest, machine: Target) -> str:
+    text = (ONBOARD / "README.md").read_text()
+    memory = "\n".join(f"| {k.removesuffix('_bytes')} | {v / 2**20:.0f} |" for k, v in _parts(manifest.memory))
+    return text.format(
+        device=machine.device,
+        software=machine.software,
+        tensorrt=machine.tensorrt,
+        cuda=machine.cuda,
+        sm=";".join(map(str, machine.sm)),
+        interface=machine.interface,
+        precision=manifest.precision,
+        plugins=", ".join(manifest.plugins),
+        caches=len(manifest.caches),
+        frames=manifest.frames,
+        memory=memory,
+        total=f"{manifest.memory.total_bytes / 2**20:.0f}",
+    )

@@ -1,0 +1,290 @@
+"""Runs an engine on an NVIDIA GPU: buffers bound by name, caches that swap from frame to frame, CUDA graphs.
+
+A bundle has a copy of this file, which stands alone: it needs TensorRT's Python package, numpy and the CUDA runtime
+library, which JetPack and every TensorRT installation bring. The library is called through ctypes; that is all pycuda
+or cuda-python would be used for.
+"""
+
+from __future__ import annotations  # JetPack 5 has Python 3.8
+
+import ctypes
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import tensorrt as trt
+
+    from fluxcompile.errors import EngineError as EngineError
+
+    Array = npt.NDArray[Any]
+else:
+    try:
+        from fluxcompile.errors import EngineError
+    except ImportError:  # on the target, alone
+
+        class EngineError(Exception):
+            """An engine cannot be built, loaded or run here."""
+
+
+CUDA_RUNTIME = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so.10.2")
+CUDA_FOLDERS = ("", "/usr/local/cuda/lib64/")
+TO_DEVICE, TO_HOST = 1, 2
+MAJOR, MINOR = 75, 76
+"""Of a compute capability, as attributes of a device."""
+
+
+def tensorrt() -> Any:
+    """TensorRT's Python package."""
+    try:
+        import tensorrt
+    except ImportError as e:
+        raise EngineError(
+            f"TensorRT's Python package cannot be loaded ({e}); on a Jetson: sudo apt install python3-libnvinfer; "
+            "elsewhere: pip install tensorrt, of the version the manifest names"
+        ) from e
+    return tensorrt
+
+
+class Cuda:
+    """The few calls of the CUDA runtime that moving frames takes."""
+
+    def __init__(self, library: str = "") -> None:
+        names = [library] if library else [folder + name for name in CUDA_RUNTIME for folder in CUDA_FOLDERS]
+        self._library = self._loaded(names)
+        self.stream = self._pointer("cudaStreamCreate")
+
+    def _loaded(self, names: list[str]) -> ctypes.CDLL:
+        for name in names:
+            try:
+                return ctypes.CDLL(name)
+            except OSError:
+                continue
+        raise EngineError(
+            f"the CUDA runtime cannot be loaded ({', '.join(names)}); install CUDA, or set LD_LIBRARY_PATH"
+        )
+
+    def call(self, name: str, *arguments: Any) -> None:
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            say = self._library.cudaGetErrorString
+            say.restype = ctypes.c_char_p
+            raise EngineError(f"{name}: {(say(code) or b'unknown error').decode()} ({code})")
+
+    def _pointer(self, name: str, *arguments: Any) -> int:
+        found = ctypes.c_void_p()
+        self.call(name, ctypes.byref(found), *arguments)
+        return found.value or 0
+
+    def allocate(self, size: int) -> int:
+        """Device memory, all zero."""
+        found = self._pointer("cudaMalloc", ctypes.c_size_t(max(size, 1)))
+        self.call("cudaMemset", ctypes.c_void_p(found), 0, ctypes.c_size_t(max(size, 1)))
+        return found
+
+    def free(self, pointer: int) -> None:
+        self.call("cudaFree", ctypes.c_void_p(pointer))
+
+    def copy(self, to: int, source: int, size: int, kind: int) -> None:
+        """Begin to copy; `kind` is TO_DEVICE or TO_HOST."""
+        pointers = ctypes.c_void_p(to), ctypes.c_void_p(source)
+        self.call("cudaMemcpyAsync", *pointers, ctypes.c_size_t(size), kind, ctypes.c_void_p(self.stream))
+
+    def wait(self) -> None:
+        self.call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def capability(self) -> int:
+        """Of this GPU, 87 for 8.7."""
+        found = []
+        for attribute in (MAJOR, MINOR):
+            value = ctypes.c_int()
+            self.call("cudaDeviceGetAttribute", ctypes.byref(value), attribute, 0)
+            found.append(value.value)
+        return 10 * found[0] + found[1]
+
+    def free_bytes(self) -> int:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
+    def begin_capture(self) -> None:
+        self.call("cudaStreamBeginCapture", ctypes.c_void_p(self.stream), 2)  # relaxed: TensorRT may allocate
+
+    def end_capture(self) -> int:
+        graph = ctypes.c_void_p()
+        self.call("cudaStreamEndCapture", ctypes.c_void_p(self.stream), ctypes.byref(graph))
+        made = self._pointer("cudaGraphInstantiateWithFlags", graph, ctypes.c_ulonglong(0))
+        self.call("cudaGraphDestroy", graph)
+        return made
+
+    def launch(self, graph: int) -> None:
+        self.call("cudaGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(self.stream))
+
+
+def digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle whose files are those it was written with."""
+    path = folder / "manifest.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        files = found["files"]
+    except (OSError, ValueError, KeyError) as e:
+        raise EngineError(f"{path}: is missing, truncated or altered ({e}); export the program again") from e
+    for name, was in files.items():
+        if not (folder / name).is_file() or digest(folder / name) != was:
+            raise EngineError(f"{folder / name}: is missing or was altered; copy or export the bundle again")
+    return found
+
+
+def load_plugins(folder: Path) -> None:
+    """Register the plugins, which does itself when their library is loaded."""
+    path = folder / "plugin" / "build" / "libflux_plugins.so"
+    if not path.is_file():
+        raise EngineError(
+            f"{path}: is not there; build it: cmake -S plugin -B plugin/build && cmake --build plugin/build"
+        )
+    try:
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as e:
+        raise EngineError(f"{path}: cannot be loaded ({e}); build it again, on this machine") from e
+
+
+def require_match(made: Mapping[str, Any], version: str, capability: int, path: Path) -> None:
+    """An engine runs where it was built: the same TensorRT, the same kind of GPU."""
+    if made["tensorrt"] != version:
+        raise EngineError(
+            f"{path}: built with TensorRT {made['tensorrt']}, this is {version}; run build_engine.py here"
+        )
+    if made["sm"] != capability:
+        raise EngineError(f"{path}: built for sm_{made['sm']}, this GPU is sm_{capability}; run build_engine.py here")
+    if digest(path) != made["sha256"]:
+        raise EngineError(f"{path}: is truncated or was altered; run build_engine.py again")
+
+
+class Session:
+    """One camera on the GPU: an engine, its buffers and the state they hold.
+
+    Every cache has two buffers that swap their parts after each frame: engines may write outputs before they have read
+    all inputs. Where all shapes are known, the work of a frame is recorded once for either order and replayed.
+    """
+
+    def __init__(self, folder: str | Path, cuda: Cuda | None = None) -> None:
+        folder = Path(folder)
+        self.manifest = manifest_of(folder)
+        path = folder / "engine.plan"
+        if not path.is_file():
+            raise EngineError(f"{path}: is not there; run build_engine.py on this machine first")
+        module = tensorrt()
+        self.cuda = cuda or Cuda()
+        made = json.loads((folder / "engine.json").read_text())
+        require_match(made, module.__version__, self.cuda.capability(), path)
+        self._logger: trt.Logger = module.Logger(module.Logger.WARNING)
+        load_plugins(folder)
+        runtime: trt.Runtime = module.Runtime(self._logger)
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise EngineError(f"{path}: TensorRT cannot load it (its log says why); run build_engine.py again")
+        context: trt.IExecutionContext | None = engine.create_execution_context()
+        if context is None:
+            raise EngineError(f"{path}: TensorRT cannot make room for it; free memory on the GPU")
+        self._runtime, self._engine, self._context = runtime, engine, context
+        self._caches = [tuple(pair) for pair in self.manifest["caches"]]
+        self._types = self._io_types(module, engine)
+        self._bind()
+        self._graphs: dict[int, int] = {}
+        self.frame = 0
+
+    def _io_types(self, module: Any, engine: trt.ICudaEngine) -> dict[str, tuple[Any, tuple[int, ...]]]:
+        """The type and shape of every input and output."""
+        found = {}
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            found[name] = (np.dtype(module.nptype(engine.get_tensor_dtype(name))), tuple(engine.get_tensor_shape(name)))
+        wanted = {t["name"] for t in (*self.manifest["inputs"], *self.manifest["outputs"])}
+        if set(found) != wanted:
+            raise EngineError(f"the engine's inputs and outputs are not the manifest's: {sorted(set(found) ^ wanted)}")
+        return found
+
+    def _bind(self) -> None:
+        """Memory on the device for every tensor, and on the host for what comes from there or goes there."""
+        cached = {name for name, _ in self._caches}
+        self._fed = [t["name"] for t in self.manifest["inputs"] if t["name"] not in cached]
+        self._results = list(dict.fromkeys(self.manifest["results"]))
+        self._host = {n: np.zeros(self._types[n][1], self._types[n][0]) for n in (*self._fed, *self._results)}
+        self._device = {name: self.cuda.allocate(self._bytes(name)) for name in self._types}
+        for name, pointer in self._device.items():
+            self._context.set_tensor_address(name, pointer)
+
+    def _bytes(self, name: str) -> int:
+        dtype, shape = self._types[name]
+        return int(np.prod(shape)) * int(dtype.itemsize)
+
+    @property
+    def state_bytes(self) -> int:
+        """Device memory of the caches."""
+        return sum(self._bytes(name) for pair in self._caches for name in pair)
+
+    def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """The results of a frame, copies; `feed` holds every input that is no cache."""
+        for name in self._fed:
+            host = self._host[name]
+            np.copyto(host, feed[name].reshape(host.shape), casting="same_kind")
+            self.cuda.copy(self._device[name], host.ctypes.data, host.nbytes, TO_DEVICE)
+        self._enqueue()
+        for name in self._results:
+            host = self._host[name]
+            self.cuda.copy(host.ctypes.data, self._device[name], host.nbytes, TO_HOST)
+        self.cuda.wait()
+        found = {name: self._host[name].copy() for name in self._results}
+        self._swap()
+        self.frame += 1
+        return found
+
+    def _enqueue(self) -> None:
+        turn = self.frame % 2
+        if turn in self._graphs:
+            self.cuda.launch(self._graphs[turn])
+            return
+        # the first frames run as they are: an engine may still allocate, which cannot be recorded
+        if not self.manifest["static"] or self.frame < 2:
+            self._run()
+            return
+        self.cuda.begin_capture()
+        try:
+            self._run()
+        finally:
+            self._graphs[turn] = self.cuda.end_capture()
+        self.cuda.launch(self._graphs[turn])
+
+    def _run(self) -> None:
+        if not self._context.execute_async_v3(self.cuda.stream):
+            raise EngineError(f"frame {self.frame}: TensorRT could not run it; its log says why")
+
+    def _swap(self) -> None:
+        """What a frame left is what the next one finds."""
+        for cache, value in self._caches:
+            self._device[cache], self._device[value] = self._device[value], self._device[cache]
+            for name in (cache, value):
+                self._context.set_tensor_address(name, self._device[name])
+
+    def close(self) -> None:
+        for pointer in self._device.values():
+            self.cuda.free(pointer)
+        self._device = {}
+
+
+if __name__ == "__main__":
+    sys.exit("this is a library; run.py and build_engine.py are the programs")

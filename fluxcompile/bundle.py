@@ -21,7 +21,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 FILES = (
     *("golden.onnx", "plugin.onnx", "weights.bin", "program.flux", "samples.npz"),
-    *("build_engine.py", "run.py", "engine.py", "runner.cpp", "README.md"),
+    *("build_engine.py", "run.py", "engine.py", "runner.cpp", "caches.txt", "README.md"),
 )
 """What no bundle is without; the plugins' source comes on top."""
 

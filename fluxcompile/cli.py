@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from fluxcompile import options
+from fluxcompile.cli_export import check, export
 from fluxcompile.cli_measure import ablate, bench, calibrate
 from fluxcompile.cli_partition import partition, profile
 from fluxcompile.cli_remote import edge, serve
@@ -55,6 +56,7 @@ EXTRAS = {
     "cryptography": "remote",
     "prometheus_client": "remote",
     "ray": "cluster",
+    "tensorrt_rtx": "rtx",
 }
 """The extra that brings a package that is not always there."""
 
@@ -239,7 +241,7 @@ def zoo(
     )
 
 
-for command in (bench, ablate, calibrate, partition, profile, serve, edge):
+for command in (bench, ablate, calibrate, partition, profile, serve, edge, export, check):
     app.command()(command)
 app.command("testbed")(run_testbed)
 

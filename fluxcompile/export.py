@@ -74,6 +74,8 @@ def export(
     levels = write_samples(folder, program, lowered, feeds)
     program.save(folder / "program.flux")
     _copy(folder, source)
+    lines = [f"{cache} {value} {int(value in lowered.outputs)}" for cache, value in lowered.caches]
+    (folder / "caches.txt").write_text("\n".join(lines) + "\n")
     manifest = Manifest(
         format=FORMAT,
         fluxcompile=version("fluxcompile"),

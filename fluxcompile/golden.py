@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 FRAMES = 12
 """Of a clip that proves something: still, changed, moved and cut."""
+COARSE = 8
+"""Pixels over which made-up pictures are smooth."""
 
 
 class Golden:
@@ -100,7 +102,7 @@ def settings(program: Program, policy: Policy, fresh: bool) -> Feed:
 
 
 def made_clip(program: Program, policy: Policy, count: int = FRAMES, seed: int = 0) -> Iterator[Feed]:
-    """Noise that stands still, changes in places, pans with and without its motion known, and is cut.
+    """Pictures that stand still, change in places, pan with their motion known or told wrong, and are cut.
 
     Values are multiples of 1 / 255, as a camera's are, so that a clip is small on disk.
     """
@@ -110,7 +112,7 @@ def made_clip(program: Program, policy: Policy, count: int = FRAMES, seed: int =
     for at in range(count):
         fresh = at in (0, 7)
         if fresh:
-            frames = {i.name: _noise(random, i) for i in specs if i.role == "input"}
+            frames = {i.name: _picture(random, i) for i in specs if i.role == "input"}
         motion = {i.name: np.zeros(i.shape, np.int32) for i in specs if i.role == "motion"}
         frames = {name: frame.copy() for name, frame in frames.items()}
         for spec in (i for i in specs if i.role == "input" and i.layout):
@@ -118,8 +120,17 @@ def made_clip(program: Program, policy: Policy, count: int = FRAMES, seed: int =
         yield {**frames, **motion, **settings(program, policy, fresh)}
 
 
-def _noise(random: np.random.Generator, spec: Input) -> Array:
-    levels = random.integers(0, 256, spec.shape).astype(np.float32)
+def _picture(random: np.random.Generator, spec: Input) -> Array:
+    """Smooth over some pixels, as photographs are; noise alone drives a net where sums cancel."""
+    dims = parse_layout(spec.layout).map_dims if spec.layout else None
+    coarse = [-(-n // COARSE) + 1 if dims and d in dims else n for d, n in enumerate(spec.shape)]
+    field = random.random(coarse)
+    for d in dims or ():
+        at = np.arange(spec.shape[d]) / COARSE
+        low, part = at.astype(np.int64), at % 1
+        part = part.reshape([-1 if i == d else 1 for i in range(field.ndim)])
+        field = field.take(low, d) * (1 - part) + field.take(low + 1, d) * part
+    levels = np.rint(255 * field).astype(np.float32)
     return levels if spec.dtype == "u8" else levels / np.float32(255)
 
 
@@ -142,8 +153,7 @@ def _event(at: int, random: np.random.Generator, spec: Input, frames: Feed, moti
     for d, size in zip(dims, sizes, strict=True):
         first = int(random.integers(0, spec.shape[d] - size + 1))
         window[d] = slice(first, first + size)
-    part = frames[spec.name][tuple(window)]
-    part[...] = _noise(random, Input("", "", spec.dtype, list(part.shape)))
+    frames[spec.name][tuple(window)] = _picture(random, spec)[tuple(window)]
 
 
 def real_clip(program: Program, policy: Policy, clip: str | Path, count: int = FRAMES) -> Iterator[Feed]:

@@ -74,6 +74,10 @@ def reversed_sub(w: Writer, call: Call) -> Value:
     return w.broadcast("Sub", number(w, call["other"], call.dtype), number(w, call["self"], call.dtype))
 
 
+def reciprocal(w: Writer, call: Call) -> Value:
+    return w.broadcast("Div", number(w, 1.0, FLOAT), call["self"])
+
+
 def silu(w: Writer, call: Call) -> Value:
     return w.broadcast("Mul", call["self"], w.op("Sigmoid", call["self"]))
 
@@ -242,7 +246,7 @@ def attention(w: Writer, call: Call) -> Value:
 
 UNARY = (
     *("Relu", "Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Neg", "Abs", "Floor", "Ceil", "Round"),
-    *("Erf", "Reciprocal", "Sin", "Cos", "Softplus", "Sign"),
+    *("Erf", "Sin", "Cos", "Softplus", "Sign"),
 )
 ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "multiply": "Mul", "maximum": "Max", "minimum": "Min"}
 
@@ -264,6 +268,7 @@ RULES: dict[str, Rule] = {
     "logical_or": logical("Or"),
     "logical_not": logical("Not"),
     "bitwise_not": logical("Not"),
+    "reciprocal": reciprocal,
     "silu": silu,
     "mish": mish,
     "gelu": gelu,

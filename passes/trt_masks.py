@@ -25,11 +25,13 @@ def rows_any(w: Writer, mask: Value, table: Array) -> Value:
     """bool[len(table)]: whether any of the rows listed for it is set."""
     rows, k = table.shape
     size = mask.shape[0]
-    if k == 1:
-        return mask if np.array_equal(table[:, 0], np.arange(size)) else w.gather(mask, int32(w, table[:, 0]), 0)
+    if k == 1 and np.array_equal(table[:, 0], np.arange(size)):
+        return mask
     if k == size:
         return everywhere(w, whole(w, mask), rows)
-    return w.any(w.gather(mask, int32(w, table), 0), [1])
+    # not every version gathers booleans
+    listed = w.gather(w.cast(mask, FLOAT), int32(w, table if k > 1 else table[:, 0]), 0)
+    return w.cast(w.reduce("ReduceMax", listed, [1]) if k > 1 else listed, BOOL)
 
 
 def whole(w: Writer, mask: Value) -> Value:
@@ -203,7 +205,7 @@ def listed(w: Writer, mask: Value) -> Value:
         places = w.cast(first, INT32)
         count = w.reduce("ReduceSum", w.cast(mask, FLOAT), [0], keepdims=True)
         w.overflows.append(w.broadcast("Greater", count, w.constant(np.float32(most)), dtype=BOOL))
-        mask = w.gather(mask, places, 0)
+        mask = w.cast(w.gather(w.cast(mask, FLOAT), places, 0), BOOL)
     found = w.broadcast("Where", mask, places, int32(w, size))
     return replace(found, shape=(size,))  # shapes are told as if everything were listed, here as elsewhere
 

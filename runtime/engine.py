@@ -200,7 +200,8 @@ class Session:
         context: trt.IExecutionContext | None = engine.create_execution_context()
         if context is None:
             raise EngineError(f"{path}: TensorRT cannot make room for it; free memory on the GPU")
-        self._runtime, self._engine, self._context = runtime, engine, context
+        self._kept = runtime, engine  # which the context needs for as long as it lives
+        self._context: trt.IExecutionContext = context
         self._caches = [tuple(pair) for pair in self.manifest["caches"]]
         self._types = self._io_types(module, engine)
         self._bind()

@@ -122,9 +122,10 @@ def set_precision(
         if layer.name.split("/")[0] in exact and is_float and layer.type != module.LayerType.CONSTANT:
             layer.precision = module.float32
     half = {t["name"] for t in (*manifest["inputs"], *manifest["outputs"]) if t["half"]}
-    tensors = [network.get_input(i) for i in range(network.num_inputs)]
-    tensors += [network.get_output(i) for i in range(network.num_outputs)]
-    for tensor in tensors:
+    bound = [network.get_input(i) for i in range(network.num_inputs)]
+    bound += [network.get_output(i) for i in range(network.num_outputs)]
+    for each in bound:
+        tensor: trt.ITensor = each
         if tensor.name in half:
             tensor.dtype = module.float16
             tensor.allowed_formats = 1 << int(module.TensorFormat.LINEAR)
@@ -148,7 +149,7 @@ def set_ranges(
             _set_range(layer.get_output(j), ranges)
 
 
-def _set_range(tensor: Any, ranges: dict[str, float]) -> None:
+def _set_range(tensor: trt.ITensor | None, ranges: dict[str, float]) -> None:
     if tensor is not None and tensor.name in ranges:
         most = ranges[tensor.name]
         tensor.set_dynamic_range(-most, most)

@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test sanitize tsan gpu lint bench format clean
+.PHONY: help bindings demo test sanitize tsan gpu lint bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,6 +40,11 @@ demo: $(BUILT)  ## find faces in a clip, dense, exact and approximate; writes ou
 
 test: $(BUILT)  ## all tests, one torch thread a worker
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not gpu'
+
+# Both are called tensorrt_bindings, so that each needs a folder of its own.
+bindings: $(READY)  ## TensorRT's Python bindings, whose names `fluxcompile check` looks up
+	$(BIN)/python -m pip install --quiet --no-deps --target build/bindings/8.6.1 tensorrt-bindings==8.6.1
+	$(BIN)/python -m pip install --quiet --no-deps --target build/bindings/10.3.0 tensorrt-cu12-bindings==10.3.0
 
 # A build of its own, installed beside the checkout's and found before it. The preloaded libraries must be the first.
 define sanitized

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from fluxcompile.errors import BundleError
+from fluxcompile.program import Input
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -56,8 +57,9 @@ class Memory(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """Plain data that the scripts of the bundle read too. `caches` pairs an input with the output that feeds it next.
 
-    static: whether every shape is known before a frame runs. float_layers: what stays float32 in any precision, by the
-    part of a node's name before its slash. ranges: the largest magnitudes of tensors over a clip, for int8.
+    frames_in: the program's own inputs, as a stream takes frames. static: whether every shape is known before a frame
+    runs. float_layers: what stays float32 in any precision, by the part of a node's name before its slash. ranges: the
+    largest magnitudes of tensors over a clip, for int8.
     """
 
     format: int
@@ -66,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
     precision: str
     opset: int
     inputs: list[Tensor]
+    frames_in: list[Input]
     outputs: list[Tensor]
     results: list[str]
     caches: list[tuple[str, str]]

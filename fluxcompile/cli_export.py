@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from fluxcompile import options
@@ -81,7 +82,7 @@ def check(
             table.add_column(title)
         marks = {True: "[green]passed[/green]", False: "[red]FAILED[/red]", None: "[dim]skipped[/dim]"}
         for r in results:
-            table.add_row(marks[r.passed], r.name, r.detail)
+            table.add_row(marks[r.passed], r.name, escape(r.detail))
         console.print(table)
     if any(r.passed is False for r in results):
         raise typer.Exit(1)

@@ -83,6 +83,7 @@ def export(
         precision=precision,
         opset=OPSET,
         inputs=_inputs(program, lowered, levels),
+        frames_in=[i for i in program.graphs["blocked"].inputs if i.role == "input"],
         outputs=_outputs(program, lowered),
         results=lowered.outputs,
         caches=lowered.caches,
@@ -185,13 +186,15 @@ def _parts(memory: Memory) -> list[tuple[str, int]]:
 
 def write_graphs(folder: Path, lowered: Lowered) -> None:
     """golden.onnx and plugin.onnx, which share their weights."""
-    convert_model_to_external_data(lowered.model, location="weights.bin", size_threshold=1024)
-    onnx.save(lowered.model, str(folder / "golden.onnx"))
+    model = onnx.ModelProto()
+    model.CopyFrom(lowered.model)
+    convert_model_to_external_data(model, location="weights.bin", size_threshold=1024)
+    onnx.save(model, str(folder / "golden.onnx"))
+    (folder / "weights.bin").touch(0o644)  # made, if nothing was large enough to lie outside
+    (folder / "weights.bin").chmod(0o644)
     golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
     del golden.functions[:]
     (folder / "plugin.onnx").write_bytes(golden.SerializeToString())
-    if not (folder / "weights.bin").exists():  # nothing was large enough to lie outside
-        (folder / "weights.bin").touch()
 
 
 def write_samples(folder: Path, program: Program, lowered: Lowered, feeds: list[Feed]) -> dict[str, int]:

@@ -35,6 +35,8 @@ else:
 
 CUDA_RUNTIME = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so.10.2")
 CUDA_FOLDERS = ("", "/usr/local/cuda/lib64/")
+DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
+"""Of numpy, by the names of TensorRT; its own table breaks with newer numpys."""
 TO_DEVICE, TO_HOST = 1, 2
 MAJOR, MINOR = 75, 76
 """Of a compute capability, as attributes of a device."""
@@ -203,17 +205,18 @@ class Session:
         self._kept = runtime, engine  # which the context needs for as long as it lives
         self._context: trt.IExecutionContext = context
         self._caches = [tuple(pair) for pair in self.manifest["caches"]]
-        self._types = self._io_types(module, engine)
+        self._types = self._io_types(engine)
         self._bind()
         self._graphs: dict[int, int] = {}
         self.frame = 0
 
-    def _io_types(self, module: Any, engine: trt.ICudaEngine) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    def _io_types(self, engine: trt.ICudaEngine) -> dict[str, tuple[Any, tuple[int, ...]]]:
         """The type and shape of every input and output."""
         found = {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
-            found[name] = (np.dtype(module.nptype(engine.get_tensor_dtype(name))), tuple(engine.get_tensor_shape(name)))
+            dtype: trt.DataType = engine.get_tensor_dtype(name)
+            found[name] = (np.dtype(DTYPES[dtype.name]), tuple(engine.get_tensor_shape(name)))
         wanted = {t["name"] for t in (*self.manifest["inputs"], *self.manifest["outputs"])}
         if set(found) != wanted:
             raise EngineError(f"the engine's inputs and outputs are not the manifest's: {sorted(set(found) ^ wanted)}")

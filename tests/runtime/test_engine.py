@@ -1,0 +1,129 @@
+"""Streams whose frames an engine computes, with ONNX Runtime in the engine's place, and what a session refuses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from fluxcompile import Frames, Policy, fluxcompile
+from fluxcompile.bundle import read_manifest
+from fluxcompile.errors import EngineError, InputError, OptionError
+from fluxcompile.golden import Golden
+from fluxcompile.net import Net
+from fluxcompile.runtime.engine import Cuda, load_plugins, manifest_of, require_match, tensorrt
+from fluxcompile.runtime.engine_stream import EngineStream
+from tests.bundles import plugin_source, small_net
+from tests.helpers import assert_matches, clip_of, seeded
+
+
+class InOnnxRuntime:
+    """Runs a bundle's golden.onnx as a session would run its engine."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        self.manifest: dict[str, Any] = msgspec.to_builtins(manifest)
+        self._run = Golden(folder / "golden.onnx", manifest.caches, manifest.results)
+
+    def __call__(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(self.manifest["results"], self._run(feed), strict=True))
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    return small_net()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plugin_source(tmp_path_factory.mktemp("source") / "trt")
+
+
+@pytest.fixture(scope="module")
+def bundle(net: Net, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "out"
+    net.export("jetson-orin", folder, plugin_source=source)
+    return folder
+
+
+def streams(net: Net, bundle: Path, policy: Policy | None = None) -> tuple[Any, Any]:
+    ours = net.stream(policy, backend="reference")
+    return EngineStream(bundle, policy, engine=InOnnxRuntime(bundle)), ours
+
+
+def test_frames_give_what_the_reference_stream_gives(net: Net, bundle: Path) -> None:
+    got, want = streams(net, bundle)
+    random = np.random.default_rng(0)
+    for at, frame in enumerate(clip_of((1, 3, 48, 64), frames=6)):
+        motion = random.integers(-8, 9, (2, 3, 4)) if at % 2 else None
+        assert_matches(got(frame, motion=motion), want(frame, motion=motion))
+    got.reset()
+    assert_matches(got(frame), want(frame))
+    assert isinstance(got(frame.numpy()), np.ndarray)
+
+
+def test_a_mask_of_new_pixels_is_believed(net: Net, bundle: Path) -> None:
+    got, want = streams(net, bundle)
+    first, second, *_ = clip_of((1, 3, 48, 64))
+    miss = np.zeros((48, 64), np.bool_)
+    miss[:, :32] = True
+    for frame, mask in ((first, None), (second + 0.5, miss), (first, None)):
+        assert_matches(got(frame, miss=mask), want(frame, miss=mask))
+
+
+def test_blocks_are_looked_at_on_the_host(source: Path, tmp_path: Path) -> None:
+    policy = Policy(exact=False, residual=3.0, radius=8)
+    net = fluxcompile(seeded(lambda: torch.nn.Conv2d(3, 4, 3, padding=1)), torch.zeros(1, 3, 64, 64), frames=Frames())
+    net.export("rtx", tmp_path / "out", policy=policy, plugin_source=source)
+    got, want = streams(net, tmp_path / "out", policy)
+    random = np.random.default_rng(1)
+    frame = random.integers(0, 200, (64, 64, 3), np.uint8)
+    for _ in range(4):
+        frame = frame + random.integers(0, 2, frame.shape, np.uint8)  # noise, which is no reason to compute
+        frame[16:24, 8:24] = random.integers(0, 200, (8, 16, 3))
+        assert_matches(got(frame), want(frame))
+    assert want.stats.work_share < 0.9
+
+
+def test_what_a_stream_refuses_leaves_its_state(net: Net, bundle: Path) -> None:
+    got, want = streams(net, bundle)
+    first, second, *_ = clip_of((1, 3, 48, 64))
+    for stream in (got, want):
+        stream(first)
+    spoilt = second.clone()
+    spoilt[0, 0, 0, 0] = float("nan")
+    for frame, message in ((spoilt, "1 values are NaN"), (second[:, :, :9], "shape"), (second.double(), "dtype")):
+        with pytest.raises(InputError, match=message):
+            got(frame)
+    assert_matches(got(second), want(second))
+    with pytest.raises(OptionError, match="built with radius None, the policy has 4"):
+        EngineStream(bundle, Policy(exact=False, radius=4), engine=InOnnxRuntime(bundle))
+
+
+def test_a_machine_without_tensorrt_or_cuda_is_told_what_to_do(bundle: Path) -> None:
+    with pytest.raises(EngineError, match=r"run build_engine.py on this machine first"):
+        EngineStream(bundle)
+    with pytest.raises(EngineError, match=r"TensorRT's Python package cannot be loaded.*python3-libnvinfer"):
+        tensorrt()
+    with pytest.raises(EngineError, match=r"CUDA runtime cannot be loaded \(libnone.so\)"):
+        Cuda("libnone.so")
+    with pytest.raises(EngineError, match="cmake -S plugin"):
+        load_plugins(bundle)
+
+
+def test_engines_are_for_one_machine(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "engine.plan"
+    path.write_bytes(b"plan")
+    made = {"tensorrt": "10.3.0", "sm": 87, "sha256": "0" * 64}
+    with pytest.raises(EngineError, match=r"built with TensorRT 10.3.0, this is 8.5.2"):
+        require_match(made, "8.5.2", 87, path)
+    with pytest.raises(EngineError, match="built for sm_87, this GPU is sm_86"):
+        require_match(made, "10.3.0", 86, path)
+    with pytest.raises(EngineError, match="truncated or was altered"):
+        require_match(made, "10.3.0", 87, path)
+    with pytest.raises(EngineError, match="missing, truncated or altered"):
+        manifest_of(tmp_path)
+    assert manifest_of(bundle)["target"]["name"] == "jetson-orin"

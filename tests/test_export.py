@@ -1,0 +1,379 @@
+"""Bundles: complete, as their checks say, found out when altered; and the target's instructions, run dry."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from fluxcompile import Policy
+from fluxcompile import export as export_module
+from fluxcompile.bindings import names_in, names_used
+from fluxcompile.bundle import FILES, read_manifest, require_whole
+from fluxcompile.check import CHECKS, SCRIPTS, check
+from fluxcompile.cli import app
+from fluxcompile.errors import BundleError, EngineError, ExportError
+from fluxcompile.net import Net
+from fluxcompile.targets import TARGETS, target_of
+from tests.bundles import Machine, altered, plugin_source, small_net
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    return small_net()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plugin_source(tmp_path_factory.mktemp("source") / "trt")
+
+
+@pytest.fixture(scope="module")
+def bundle(net: Net, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "orin"
+    net.export("jetson-orin", folder, plugin_source=source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine"))
+
+
+def results_of(folder: Path, **options: Any) -> dict[str, Any]:
+    return {r.name: r for r in check(folder, **options)}
+
+
+# --- what is written ---
+
+
+def test_a_bundle_is_whole_and_passes_its_checks(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    require_whole(bundle, manifest)
+    assert set(FILES) <= manifest.files.keys()
+    assert manifest.plugins == ["gate", "halo_gather", "motion_reindex", "tile_scatter"]
+    found = results_of(bundle)
+    assert [r.passed for r in found.values()].count(False) == 0, found
+    made = ("bundle is whole", "golden equals reference", "samples are golden", "scripts are Python 3.8")
+    assert all(found[name].passed for name in made)
+    assert "12 frames, caches moved" in found["golden equals reference"].detail
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_takes_a_net(net: Net, source: Path, target: str, tmp_path: Path) -> None:
+    manifest = net.export(target, tmp_path / "out", plugin_source=source)
+    assert manifest.target["name"] == target
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert target_of(target).interface in text
+    assert "{" not in text.replace('{"<input>"', "").replace('"gate": g}', "")
+
+
+def test_both_graphs_read_the_same_weights(bundle: Path) -> None:
+    golden, plugin = (onnx.load(str(bundle / f"{n}.onnx"), load_external_data=False) for n in ("golden", "plugin"))
+    assert golden.functions
+    assert not plugin.functions
+    assert {e.value for t in plugin.graph.initializer for e in t.external_data if e.key == "location"} == {
+        "weights.bin"
+    }
+
+
+def test_the_estimate_counts_what_is_kept_and_what_lives(net: Net, bundle: Path) -> None:
+    memory = read_manifest(bundle).memory
+    graph = net.program.graphs["blocked"]
+    caches = [i for i in graph.inputs if i.role == "cache"]
+    assert memory.state_bytes == 2 * 4 * sum(int(np.prod(i.shape)) for i in caches)
+    frame = 4 * int(np.prod(graph.inputs[0].shape))
+    assert 2 * frame < memory.activation_bytes < 40 * frame
+    assert memory.total_bytes > memory.workspace_bytes
+
+
+def test_a_policy_is_built_in(net: Net, source: Path, tmp_path: Path) -> None:
+    policy = Policy(exact=False, threshold=0.03, radius=6, gate=0.1)
+    net.export("rtx", tmp_path / "out", policy=policy, plugin_source=source)
+    with np.load(tmp_path / "out" / "samples.npz") as kept:
+        assert kept["threshold.0"] == np.float32(0.03)
+        assert kept["gate.0"] == np.float32(0.1)
+    assert results_of(tmp_path / "out")["golden equals reference"].passed
+
+
+def test_a_real_clip_becomes_the_samples_and_gives_the_ranges(
+    net: Net, source: Path, tmp_path: Path, shared: Callable[[str], Path]
+) -> None:
+    clip = shared("data/clips/pan_bear.mp4")
+    manifest = net.export("jetson-orin", tmp_path / "out", clip=clip, precision="int8", plugin_source=source)
+    assert manifest.ranges["conv2d_2"] > 0
+    assert results_of(tmp_path / "out", clip=clip)["golden equals reference"].passed
+
+
+# --- controls: each check finds what it is for ---
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-40] + bytes(b ^ 0x5A for b in data[-40:])
+
+
+def rewritten(change: Callable[[onnx.ModelProto], None]) -> Callable[[bytes], bytes]:
+    def run(data: bytes) -> bytes:
+        model = onnx.ModelProto.FromString(data)
+        change(model)
+        return model.SerializeToString()
+
+    return run
+
+
+def other_step(model: onnx.ModelProto) -> None:
+    node = next(n for n in model.graph.node if n.op_type == "halo_gather")
+    next(a for a in node.attribute if a.name == "start").ints[0] += 1
+
+
+def no_attribute(model: onnx.ModelProto) -> None:
+    node = next(n for n in model.graph.node if n.op_type == "halo_gather")
+    del node.attribute[0]
+
+
+FAULTS = {
+    "bundle is whole": ("run.py", lambda data: data + b"#", False),
+    "golden equals reference": ("golden.onnx", rewritten(other_step), True),
+    "samples are golden": ("golden.onnx", rewritten(other_step), True),
+    "plugin graph is golden without functions": ("plugin.onnx", rewritten(other_step), True),
+    "plugin source is there": ("plugin/ops/table.cpp", lambda data: data.replace(b'"gate"', b'"fate"'), True),
+    "scripts are Python 3.8": ("run.py", lambda data: data + b"\nmatch 1:\n    case _: pass\n", True),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_check_has_a_fault_it_finds(bundle: Path, tmp_path: Path, name: str) -> None:
+    file, change, hide = FAULTS[name]
+    found = results_of(altered(bundle, tmp_path, file, change, hide=hide))
+    assert found[name].passed is False
+    assert found[name].detail
+
+
+def test_there_is_a_fault_for_every_check() -> None:
+    assert {c.name for c in CHECKS} - FAULTS.keys() == {"engine built ahead of time"}  # its own is below
+
+
+def test_weights_of_another_net_are_found(bundle: Path, tmp_path: Path) -> None:
+    found = results_of(altered(bundle, tmp_path, "weights.bin", flipped, hide=True))
+    assert found["golden equals reference"].passed is False
+
+
+def test_plugin_nodes_without_their_attributes_are_found(bundle: Path, tmp_path: Path) -> None:
+    broken = altered(bundle, tmp_path, "golden.onnx", rewritten(no_attribute), hide=False)
+    path = broken / "plugin.onnx"
+    path.write_bytes(rewritten(no_attribute)(path.read_bytes()))
+    found = results_of(broken)["plugin graph is golden without functions"]
+    assert found.passed is False
+    assert "attributes" in found.detail
+
+
+@pytest.mark.parametrize("name", ["golden.onnx", "manifest.json", "program.flux", "samples.npz"])
+def test_a_truncated_file_is_told_and_ends_no_check(bundle: Path, tmp_path: Path, name: str) -> None:
+    found = results_of(altered(bundle, tmp_path, name, lambda data: data[: len(data) // 2]))
+    assert found["bundle is whole"].passed is False
+    assert len(found) >= len(CHECKS)
+
+
+def test_truncated_bundles_are_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"holds no manifest.json"):
+        read_manifest(tmp_path)
+    broken = altered(bundle, tmp_path, "weights.bin", lambda data: data[:100])
+    with pytest.raises(BundleError, match=r"weights.bin was altered; export"):
+        require_whole(broken, read_manifest(broken))
+    (broken / "engine.py").unlink()
+    with pytest.raises(BundleError, match=r"engine.py is missing"):
+        require_whole(broken, read_manifest(broken))
+
+
+def test_an_engine_is_built_ahead_of_time(net: Net, source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    from fluxcompile.passes.build_rtx_engine import build_rtx_engine
+    from fluxcompile.passes.lower_tensorrt import lower_tensorrt
+
+    net.export("rtx-3080", tmp_path / "out", plugin_source=source)
+    found = results_of(tmp_path / "out")["engine built ahead of time"]
+    assert found.passed, found.detail
+    assert "sm_86" in found.detail
+    assert len(build_rtx_engine(lower_tensorrt(net.program, capacity=1.0).model, 89).engine) > 10_000
+    with pytest.raises(EngineError, match="NonZero"):  # the control
+        build_rtx_engine(lower_tensorrt(net.program).model, 86)
+
+
+def test_names_are_read_from_annotations_and_the_module(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "def run(module, config: 'trt.IBuilderConfig'):\n"
+        "    engine: trt.ICudaEngine | None = made()\n"
+        "    config.set_flag(module.BuilderFlag.FP17)\n"
+        "    return engine.run_all(module.__version__.split('.'))\n"
+    )
+    wanted = {"IBuilderConfig", "IBuilderConfig.set_flag", "BuilderFlag.FP17", "ICudaEngine", "ICudaEngine.run_all"}
+    assert names_used(script) - {"BuilderFlag"} == {*wanted, "__version__"}
+
+
+def test_names_exist_in_the_bindings(bundle: Path, tmp_path: Path, repo: Path) -> None:
+    folders = {p.name: p for p in sorted((repo / "build" / "bindings").glob("*"))}
+    if not folders:
+        pytest.skip("TensorRT's bindings are not here; make bindings")
+    found = results_of(bundle, bindings=folders)
+    assert [found[f"names exist in TensorRT {v}"].passed for v in folders] == [True] * len(folders)
+    change = lambda data: data.replace(b"BuilderFlag.FP16", b"BuilderFlag.FP17")  # noqa: E731
+    found = results_of(altered(bundle, tmp_path, "build_engine.py", change), bindings=folders)
+    assert all("BuilderFlag.FP17" in found[f"names exist in TensorRT {v}"].detail for v in folders)
+
+
+def test_bindings_that_are_none_are_told(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="holds no tensorrt_bindings"):
+        names_in(tmp_path)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "jetson-nano"}, r"target 'jetson-nano' is unknown; there are jetson-xavier-nx"),
+        ({"precision": "fp8"}, r"precision 'fp8' is unknown"),
+        ({"precision": "int8"}, r"int8 takes its ranges from frames like yours; give a clip"),
+        ({"memory_bytes": 1 << 20}, r"needs about \d+ MiB \(weights \d+, state \d+.*the device has 1 to give"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(
+    net: Net, source: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        net.export(options.pop("target", "jetson-orin"), tmp_path / "out", plugin_source=source, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(net: Net, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="holds files that are no bundle"):
+        net.export("jetson-orin", tmp_path, plugin_source=source)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_an_installation_without_the_plugins_source_says_so(net: Net, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the plugins' source is not there"):
+        net.export("jetson-orin", tmp_path / "out", plugin_source=tmp_path)
+
+
+# --- the target's instructions, from the bundle alone ---
+
+
+@pytest.fixture
+def onboard(bundle: Path, machine: Machine, tmp_path: Path) -> Path:
+    shutil.copytree(bundle, tmp_path / "onboard")
+    return machine.install(tmp_path / "onboard")
+
+
+def test_build_and_check_as_the_readme_says(machine: Machine, onboard: Path) -> None:
+    built = machine.run(onboard, "build_engine.py")
+    assert built.returncode == 0, built.stderr
+    assert "for sm_87, TensorRT 10.3.0" in built.stdout
+    checked = machine.run(onboard, "run.py", "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.count("frame ") == 12
+    assert "passed" in checked.stdout
+    timed = machine.run(onboard, "run.py", "--bench", "15")
+    assert "15 frames: p10" in timed.stdout
+
+
+def test_a_check_on_the_target_can_fail(machine: Machine, onboard: Path) -> None:
+    machine.run(onboard, "build_engine.py")
+    checked = machine.run(onboard, "run.py", "--check", FAKE_FAULT="0.5")
+    assert checked.returncode == 1
+    assert "FAILED" in checked.stdout
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_precisions_reach_the_builder(
+    net: Net, source: Path, machine: Machine, tmp_path: Path, precision: str, shared: Callable[[str], Path]
+) -> None:
+    clip = shared("data/clips/pan_bear.mp4")
+    folder = tmp_path / "out"
+    net.export("jetson-xavier-nx", folder, precision=precision, clip=clip, plugin_source=source)
+    machine.install(folder)
+    target = {"FAKE_TENSORRT": "8.5.2", "FAKE_SM": "72"}
+    built = machine.run(folder, "build_engine.py", **target)
+    assert built.returncode == 0, built.stderr
+    plan = json.loads((folder / "engine.plan").read_text())
+    assert "FP16" in plan["flags"]
+    assert "TF32" not in plan["flags"]
+    assert ("INT8" in plan["flags"]) == (precision == "int8")
+    assert (plan["ranges"] > 20) == (precision == "int8")
+    assert plan["exact"] > 20  # masks and motion
+    assert plan["types"]["cache_silu"] == "float16"
+    assert plan["types"]["cache_input_1"] == "float32"  # the reference image is compared
+    assert machine.run(folder, "run.py", "--check", **target).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"FAKE_TENSORRT": "8.5.2"}, "TensorRT 8.5.2 is here, this bundle is for 10.3"),
+        ({"FAKE_TENSORRT": "10.1.0"}, "TensorRT 10.1.0 is here"),
+        ({"FAKE_SM": "86"}, r"this GPU is sm_86, the bundle is for jetson-orin (sm_87)"),
+        ({"FAKE_FREE_MIB": "64"}, "the GPU has too little memory free"),
+    ],
+)
+def test_building_on_the_wrong_machine_is_refused(
+    machine: Machine, onboard: Path, settings: dict[str, str], message: str
+) -> None:
+    built = machine.run(onboard, "build_engine.py", **settings)
+    assert built.returncode == 1
+    assert message in built.stderr
+    assert not (onboard / "engine.plan").exists()
+
+
+def test_building_without_the_plugins_is_refused(machine: Machine, bundle: Path) -> None:
+    built = machine.run(bundle, "build_engine.py")
+    assert "cmake -S plugin -B plugin/build" in built.stderr
+
+
+def test_altered_bundles_and_engines_are_refused_on_the_target(machine: Machine, onboard: Path) -> None:
+    assert "run build_engine.py" in machine.run(onboard, "run.py", "--check").stderr
+    machine.run(onboard, "build_engine.py")
+    other = machine.run(onboard, "run.py", "--check", FAKE_SM="72")
+    assert "built for sm_87, this GPU is sm_72" in other.stderr
+    other = machine.run(onboard, "run.py", "--check", FAKE_TENSORRT="10.5.0")
+    assert "built with TensorRT 10.3.0, this is 10.5.0" in other.stderr
+    plan = onboard / "engine.plan"
+    plan.write_bytes(plan.read_bytes()[:-9])
+    assert "is truncated or was altered" in machine.run(onboard, "run.py", "--check").stderr
+    (onboard / "plugin.onnx").write_bytes(b"")
+    assert "plugin.onnx: is missing or was altered" in machine.run(onboard, "build_engine.py").stderr
+
+
+# --- the commands ---
+
+
+def test_commands_export_and_check(net: Net, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "PLUGIN_SOURCE", source)
+    net.save(tmp_path / "net.flux")
+    out = tmp_path / "out"
+    run = CliRunner().invoke(
+        app, ["export", str(tmp_path / "net.flux"), "--target", "rtx-3080", "-o", str(out), "--json"]
+    )
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.stdout)["memory"]["state_bytes"] > 0
+    run = CliRunner().invoke(app, ["check", str(out), "--json"])
+    assert run.exit_code == 0, run.output
+    checks = json.loads(run.stdout)["checks"]
+    assert all({"name", "passed", "proves"} <= c.keys() for c in checks)
+    (out / "run.py").write_text("")
+    run = CliRunner().invoke(app, ["check", str(out)])
+    assert run.exit_code == 1
+    assert "FAILED" in run.output
+
+
+def test_scripts_of_a_bundle_are_those_of_the_repo(bundle: Path, repo: Path) -> None:
+    for name in SCRIPTS:
+        place = "runtime" if name == "engine.py" else "fluxcompile/onboard"
+        assert (bundle / name).read_bytes() == (repo / place / name).read_bytes()

@@ -1,12 +1,13 @@
 """What lies in a bundle: a manifest with a hash of every other file, read back and checked.
 
-golden.onnx, plugin.onnx, weights.bin    the graph with functions, and without; both read the weights
-program.flux                             what they were lowered from, for `fluxcompile check`
-samples.npz                              frames and what golden.onnx makes of them
-plugin/                                  source of the plugins and their CMake file
-build_engine.py, run.py, engine.py       build, run and check on the target: TensorRT and numpy alone
-runner.cpp                               the same runner in C++
-README.md                                what to do on the target
+*golden.onnx*, *plugin.onnx*, *weights.bin*: the graph with functions, and without; both read the weights.
+*fixed.onnx*: where asked for, the graph with lists of fixed length, for most frames.
+*program.flux*: what they were lowered from, for `fluxcompile check`.
+*samples.npz*: frames, and what golden.onnx makes of them.
+*plugin/*: source of the plugins and their CMake file.
+*build_engine.py*, *run.py*, *engine.py*: build, run and check on the target, with TensorRT and numpy alone.
+*runner.cpp*, *caches.txt*: the same runner in C++, and which output feeds which cache.
+*README.md*: what to do on the target.
 """
 
 import hashlib
@@ -57,8 +58,9 @@ class Memory(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """Plain data that the scripts of the bundle read too. `caches` pairs an input with the output that feeds it next.
 
-    frames_in: the program's own inputs, as a stream takes frames. static: whether every shape is known before a frame
-    runs. float_layers: what stays float32 in any precision, by the part of a node's name before its slash. ranges: the
+    frames_in: the program's own inputs, as a stream takes frames. capacity: the share of all tiles or rows that the
+    lists of fixed.onnx have room for, 0 where there is none; overflow names its output that says they had not.
+    float_layers: what stays float32 in any precision, by the part of a node's name before its slash. ranges: the
     largest magnitudes of tensors over a clip, for int8.
     """
 
@@ -72,7 +74,8 @@ class Manifest(msgspec.Struct, frozen=True):
     outputs: list[Tensor]
     results: list[str]
     caches: list[tuple[str, str]]
-    static: bool
+    capacity: float
+    overflow: str
     frames: int
     template: Any
     policy: dict[str, Any]

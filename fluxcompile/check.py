@@ -108,7 +108,7 @@ def check(
     """
     case = Case(Path(folder), None if clip is None else Path(clip), bindings or {})
     found = [_made(one, case) for one in CHECKS]
-    return [*found, *(_made(one, case) for one in _by_version(case))]
+    return [*found, *(_made(one, case) for one in _of_this_case(case))]
 
 
 def _made(one: Check, case: Case) -> Result:
@@ -162,6 +162,32 @@ def samples_are_golden(case: Case) -> str:
     if not worst <= TOLERANCE:
         raise Failed(f"samples differ from golden.onnx by {worst:.1e} of the largest value")
     return f"{manifest.frames} frames, at most {worst:.1e} apart"
+
+
+def fixed_equals_golden(case: Case) -> str:
+    """Frame by frame from golden.onnx's caches, as a session runs it."""
+    manifest = case.manifest
+    names = [*manifest.results, *([manifest.overflow] if manifest.overflow else [])]
+    model = onnx.load(str(case.folder / "fixed.onnx"))
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            _require_ports(node)
+    model.functions.extend(case.graph("golden.onnx").functions)
+    fixed = Golden(model.SerializeToString(), manifest.caches, names)
+    golden = Golden(case.folder / "golden.onnx", manifest.caches, manifest.results)
+    worst, fitted, count = 0.0, 0, 0
+    for feed in case.feeds():
+        count += 1
+        fixed.caches = golden.caches
+        found, wanted = fixed(feed), golden(feed)
+        if manifest.overflow and found[-1].any():
+            continue
+        fitted += 1
+        caches = [apart(value, golden.caches[name]) for name, value in fixed.caches.items()]
+        worst = max([worst, *map(apart, found, wanted), *caches])
+    if not fitted or not worst <= TOLERANCE:
+        raise Failed(f"{fitted} of {count} frames fit fixed.onnx, {worst:.1e} of the largest value from golden.onnx")
+    return f"{fitted} of {count} frames fit, at most {worst:.1e} apart"
 
 
 def plugin_is_golden_without_functions(case: Case) -> str:
@@ -245,18 +271,24 @@ def _names_exist(version: str) -> Callable[[Case], str]:
     return run
 
 
-def _by_version(case: Case) -> list[Check]:
-    """A check of names for each version of the bindings that is given; one that is skipped for none."""
+def _of_this_case(case: Case) -> list[Check]:
+    """What not every bundle or machine has: fixed.onnx; each version of the bindings, or one check that is skipped."""
     proves = "every class, member and flag that the scripts use exists in TensorRT {}'s own bindings"
 
     def none(case: Case) -> str:
         raise Skipped("no bindings here; `make bindings`, or --bindings VERSION=FOLDER")
 
+    fixed = [FIXED] if (case.folder / "fixed.onnx").exists() else []
     if not case.bindings:
-        return [Check("names exist in TensorRT", proves.format("8.6 and 10.3"), none)]
-    return [Check(f"names exist in TensorRT {v}", proves.format(v), _names_exist(v)) for v in case.bindings]
+        return [*fixed, Check("names exist in TensorRT", proves.format("8.6 and 10.3"), none)]
+    return fixed + [Check(f"names exist in TensorRT {v}", proves.format(v), _names_exist(v)) for v in case.bindings]
 
 
+FIXED = Check(
+    "fixed lists equal golden",
+    "fixed.onnx gives golden.onnx's outputs and caches in every frame that it does not say is too much for it",
+    fixed_equals_golden,
+)
 CHECKS = [
     Check("bundle is whole", "every file is there and has the hash it was written with", whole),
     Check(

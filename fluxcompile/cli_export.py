@@ -28,6 +28,10 @@ def export(
     policy: Annotated[str, typer.Option(help="exact, or knobs: threshold=0.02,radius=8,gate=0.05.")] = "exact",
     precision: Annotated[str, typer.Option(help="fp32, fp16, or int8, which takes --clip.")] = "fp32",
     clip: Annotated[Path | None, typer.Option(help="Video whose frames become the samples.")] = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option(help="Also an engine with lists of fixed length, for frames with up to this share that is new."),
+    ] = None,
     memory_gib: Annotated[float | None, typer.Option(min=0.1, help="Of the device; the smallest by default.")] = None,
     attention: Annotated[str, typer.Option(help="exact, incremental or active.")] = "exact",
     example: ExampleOption = None,
@@ -44,6 +48,7 @@ def export(
             policy=options.parse_policy(policy),
             precision=precision,
             clip=clip,
+            capacity=capacity,
             memory_bytes=None if memory_gib is None else int(memory_gib * 2**30),
         )
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())

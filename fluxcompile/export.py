@@ -49,27 +49,34 @@ def export(
     policy: Policy | None = None,
     precision: str = "fp32",
     clip: str | Path | None = None,
+    capacity: float | None = None,
     memory_bytes: int | None = None,
     plugin_source: Path | None = None,
 ) -> Manifest:
     """Write the bundle; the folder is made, or one that holds a bundle is written anew.
 
     policy: the program's own when not given. clip: a video whose frames become the samples and, for int8, give the
-    ranges; made-up frames when not given. memory_bytes: of the device, where it is not the smallest of its name.
+    ranges; made-up frames when not given. capacity: also write a graph whose lists have room for this share of all
+    tiles and rows, and so a fixed length: nothing waits for the host, and what does not fit runs in the other graph.
+    memory_bytes: of the device, where it is not the smallest of its name.
 
     Raises ExportError for an unknown target or precision, an op without a lowering, a program too large for the device.
     """
     machine, folder = target_of(target), Path(folder)
     source = plugin_source or PLUGIN_SOURCE
     policy = policy or Policy(**program.policy)
-    _require(precision, clip, source, folder)
-    lowered = lower_tensorrt(program, None if policy.exact else policy.radius)
-    memory = estimate(program, lowered)
+    _require(precision, clip, capacity, source, folder)
+    radius = None if policy.exact else policy.radius
+    lowered = lower_tensorrt(program, radius)
+    fixed = None if capacity is None else lower_tensorrt(program, radius, capacity)
+    memory = estimate(program, lowered, capacity)
     require_room(memory, machine, memory_bytes or machine.memory_bytes)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     write_graphs(folder, lowered)
+    if fixed:
+        write_fixed(folder, fixed)
     feeds = list(real_clip(program, policy, clip) if clip else made_clip(program, policy))
     levels = write_samples(folder, program, lowered, feeds)
     program.save(folder / "program.flux")
@@ -87,7 +94,8 @@ def export(
         outputs=_outputs(program, lowered),
         results=lowered.outputs,
         caches=lowered.caches,
-        static=False,
+        capacity=capacity or 0.0,
+        overflow=fixed.overflow if fixed else "",
         frames=len(feeds),
         template=program.template,
         policy=policy.to_json(),
@@ -113,7 +121,9 @@ def _with_files(manifest: Manifest, folder: Path) -> Manifest:
     return msgspec.structs.replace(manifest, files=files_of(folder))
 
 
-def _require(precision: str, clip: str | Path | None, source: Path, folder: Path) -> None:
+def _require(precision: str, clip: str | Path | None, capacity: float | None, source: Path, folder: Path) -> None:
+    if capacity is not None and not 0 < capacity <= 1:
+        raise ExportError(f"capacity is {capacity}; it is a share of all tiles, above 0 and up to 1")
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is unknown; there are {', '.join(PRECISIONS)}")
     if precision == "int8" and clip is None:
@@ -127,12 +137,16 @@ def _require(precision: str, clip: str | Path | None, source: Path, folder: Path
 # --- what it takes ---
 
 
-def estimate(program: Program, lowered: Lowered) -> Memory:
-    """Memory on the device, before anything is built there: everything is missed, weights and maps are float32."""
+def estimate(program: Program, lowered: Lowered, capacity: float | None = None) -> Memory:
+    """Memory on the device, before anything is built there: everything is missed, weights and maps are float32.
+
+    With a capacity there are two engines, each with weights and activations of its own.
+    """
     graph = program.graphs["blocked"]
+    engines = 1 if capacity is None else 2
     weights = sum(int(np.prod(t.dims)) * 4 for t in lowered.model.graph.initializer)
     caches = sum(int(np.prod(i.shape)) * BYTES[i.dtype] for i in graph.inputs if i.role == "cache")
-    return Memory(weights, 2 * caches, activation_bytes(graph), WORKSPACE_BYTES)
+    return Memory(engines * weights, 2 * caches, engines * activation_bytes(graph), WORKSPACE_BYTES)
 
 
 def activation_bytes(graph: Graph) -> int:
@@ -195,6 +209,23 @@ def write_graphs(folder: Path, lowered: Lowered) -> None:
     golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
     del golden.functions[:]
     (folder / "plugin.onnx").write_bytes(golden.SerializeToString())
+
+
+def write_fixed(folder: Path, fixed: Lowered) -> None:
+    """fixed.onnx, which reads the weights it shares where golden.onnx has them."""
+    golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
+    outside = {t.name: t for t in golden.graph.initializer if t.external_data}
+    weights = np.fromfile(folder / "weights.bin", np.uint8)
+    model = fixed.without_functions()
+    for tensor in model.graph.initializer:
+        shared = outside.get(tensor.name)
+        if shared is None or shared.dims != tensor.dims:
+            continue
+        place = {e.key: int(e.value) for e in shared.external_data if e.key in ("offset", "length")}
+        held = weights[place.get("offset", 0) :][: place["length"]]
+        if tensor.raw_data == held.tobytes():
+            tensor.CopyFrom(shared)
+    (folder / "fixed.onnx").write_bytes(model.SerializeToString())
 
 
 def write_samples(folder: Path, program: Program, lowered: Lowered, feeds: list[Feed]) -> dict[str, int]:

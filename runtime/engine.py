@@ -1,4 +1,4 @@
-"""Runs an engine on an NVIDIA GPU: buffers bound by name, caches that swap from frame to frame, CUDA graphs.
+"""Runs engines on an NVIDIA GPU: buffers bound by name, caches that swap from frame to frame, CUDA graphs.
 
 A bundle has a copy of this file, which stands alone: it needs TensorRT's Python package, numpy and the CUDA runtime
 library, which JetPack and every TensorRT installation bring. The library is called through ctypes; that is all pycuda
@@ -172,30 +172,14 @@ def require_match(made: Mapping[str, Any], version: str, capability: int, path: 
         )
     if made["sm"] != capability:
         raise EngineError(f"{path}: built for sm_{made['sm']}, this GPU is sm_{capability}; run build_engine.py here")
-    if digest(path) != made["sha256"]:
+    if digest(path) != made["sha256"].get(path.name):
         raise EngineError(f"{path}: is truncated or was altered; run build_engine.py again")
 
 
-class Session:
-    """One camera on the GPU: an engine, its buffers and the state they hold.
+class Loaded:
+    """An engine and what it runs with. With `recorded`, its work is recorded once for either turn of the buffers."""
 
-    Every cache has two buffers that swap their parts after each frame: engines may write outputs before they have read
-    all inputs. Where all shapes are known, the work of a frame is recorded once for either order and replayed.
-    """
-
-    def __init__(self, folder: str | Path, cuda: Cuda | None = None) -> None:
-        folder = Path(folder)
-        self.manifest = manifest_of(folder)
-        path = folder / "engine.plan"
-        if not path.is_file():
-            raise EngineError(f"{path}: is not there; run build_engine.py on this machine first")
-        module = tensorrt()
-        self.cuda = cuda or Cuda()
-        made = json.loads((folder / "engine.json").read_text())
-        require_match(made, module.__version__, self.cuda.capability(), path)
-        self._logger: trt.Logger = module.Logger(module.Logger.WARNING)
-        load_plugins(folder)
-        runtime: trt.Runtime = module.Runtime(self._logger)
+    def __init__(self, path: Path, runtime: trt.Runtime, cuda: Cuda, recorded: bool) -> None:
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise EngineError(f"{path}: TensorRT cannot load it (its log says why); run build_engine.py again")
@@ -203,34 +187,95 @@ class Session:
         if context is None:
             raise EngineError(f"{path}: TensorRT cannot make room for it; free memory on the GPU")
         self._kept = runtime, engine  # which the context needs for as long as it lives
-        self._context: trt.IExecutionContext = context
-        self._caches = [tuple(pair) for pair in self.manifest["caches"]]
-        self._types = self._io_types(engine)
-        self._bind()
-        self._graphs: dict[int, int] = {}
-        self.frame = 0
-
-    def _io_types(self, engine: trt.ICudaEngine) -> dict[str, tuple[Any, tuple[int, ...]]]:
-        """The type and shape of every input and output."""
-        found = {}
+        self.context: trt.IExecutionContext = context
+        self.types: dict[str, tuple[Any, tuple[int, ...]]] = {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
             dtype: trt.DataType = engine.get_tensor_dtype(name)
-            found[name] = (np.dtype(DTYPES[dtype.name]), tuple(engine.get_tensor_shape(name)))
-        wanted = {t["name"] for t in (*self.manifest["inputs"], *self.manifest["outputs"])}
-        if set(found) != wanted:
-            raise EngineError(f"the engine's inputs and outputs are not the manifest's: {sorted(set(found) ^ wanted)}")
-        return found
+            self.types[name] = (np.dtype(DTYPES[dtype.name]), tuple(engine.get_tensor_shape(name)))
+        self._path, self._cuda, self._recorded = path, cuda, recorded
+        self._graphs: dict[int, int] = {}
+        self._runs = 0
 
-    def _bind(self) -> None:
+    def bind(self, name: str, pointer: int) -> None:
+        if name in self.types:
+            self.context.set_tensor_address(name, pointer)
+
+    def enqueue(self, turn: int) -> None:
+        """Begin a frame; `turn` says which way round the buffers of the caches lie."""
+        self._runs += 1
+        if turn in self._graphs:
+            self._cuda.launch(self._graphs[turn])
+            return
+        # the first runs are as they are: an engine may still allocate, which cannot be recorded
+        if not self._recorded or self._runs <= 2:
+            self._run()
+            return
+        self._cuda.begin_capture()
+        try:
+            self._run()
+        finally:
+            self._graphs[turn] = self._cuda.end_capture()
+        self._cuda.launch(self._graphs[turn])
+
+    def _run(self) -> None:
+        if not self.context.execute_async_v3(self._cuda.stream):
+            raise EngineError(f"{self._path}: TensorRT could not run a frame; its log says why")
+
+
+class Session:
+    """One camera on the GPU: engines, buffers, and the state they hold.
+
+    engine.plan takes any frame. fixed.plan, where the bundle has one, has lists of fixed length: nothing waits for the
+    host, and the work of a frame is recorded and replayed. It says when a frame does not fit; engine.plan then runs
+    that frame again, from the same caches. Every cache has two buffers that swap their parts after each frame: an
+    engine may write outputs before it has read all inputs.
+    """
+
+    def __init__(self, folder: str | Path, cuda: Cuda | None = None) -> None:
+        folder = Path(folder)
+        self.manifest = manifest_of(folder)
+        names = ["engine.plan", *(["fixed.plan"] if self.manifest["capacity"] else [])]
+        for name in (*names, "engine.json"):
+            if not (folder / name).is_file():
+                raise EngineError(f"{folder / name}: is not there; run build_engine.py on this machine first")
+        module = tensorrt()
+        self.cuda = cuda or Cuda()
+        made = json.loads((folder / "engine.json").read_text())
+        for name in names:
+            require_match(made, module.__version__, self.cuda.capability(), folder / name)
+        self._logger: trt.Logger = module.Logger(module.Logger.WARNING)
+        load_plugins(folder)
+        runtime: trt.Runtime = module.Runtime(self._logger)
+        loaded = [Loaded(folder / name, runtime, self.cuda, name == "fixed.plan") for name in names]
+        self._any, self._fixed = loaded[0], (loaded[1] if len(loaded) > 1 else None)
+        self._caches = [tuple(pair) for pair in self.manifest["caches"]]
+        self._types = {name: kind for each in loaded for name, kind in each.types.items()}
+        wanted = {t["name"] for t in (*self.manifest["inputs"], *self.manifest["outputs"])}
+        if set(self._any.types) != wanted:
+            odd = sorted(set(self._any.types) ^ wanted)
+            raise EngineError(f"the engine's inputs and outputs are not the manifest's: {odd}; build it again")
+        self._make_buffers()
+        self.frame = 0
+        self.overflows = 0
+
+    def _make_buffers(self) -> None:
         """Memory on the device for every tensor, and on the host for what comes from there or goes there."""
         cached = {name for name, _ in self._caches}
         self._fed = [t["name"] for t in self.manifest["inputs"] if t["name"] not in cached]
         self._results = list(dict.fromkeys(self.manifest["results"]))
-        self._host = {n: np.zeros(self._types[n][1], self._types[n][0]) for n in (*self._fed, *self._results)}
-        self._device = {name: self.cuda.allocate(self._bytes(name)) for name in self._types}
-        for name, pointer in self._device.items():
-            self._context.set_tensor_address(name, pointer)
+        self._fresh = next((t["name"] for t in self.manifest["inputs"] if t["role"] == "fresh"), "")
+        flag = [self.manifest["overflow"]] if self.manifest["overflow"] else []
+        self._host = {n: np.zeros(self._types[n][1], self._types[n][0]) for n in (*self._fed, *self._results, *flag)}
+        self._device: dict[str, int] = {}
+        for name in self._types:
+            self._place(name, self.cuda.allocate(self._bytes(name)))
+
+    def _place(self, name: str, pointer: int) -> None:
+        self._device[name] = pointer
+        for each in (self._any, self._fixed):
+            if each is not None:
+                each.bind(name, pointer)
 
     def _bytes(self, name: str) -> int:
         dtype, shape = self._types[name]
@@ -247,42 +292,32 @@ class Session:
             host = self._host[name]
             np.copyto(host, feed[name].reshape(host.shape), casting="same_kind")
             self.cuda.copy(self._device[name], host.ctypes.data, host.nbytes, TO_DEVICE)
-        self._enqueue()
-        for name in self._results:
-            host = self._host[name]
-            self.cuda.copy(host.ctypes.data, self._device[name], host.nbytes, TO_HOST)
-        self.cuda.wait()
+        if self._fixed is None or (self._fresh and feed[self._fresh].any()) or not self._fits(self._fixed):
+            self._any.enqueue(self.frame % 2)
+            self._fetch(self._results)
         found = {name: self._host[name].copy() for name in self._results}
-        self._swap()
+        for cache, value in self._caches:  # what this frame left is what the next one finds
+            one, other = self._device[cache], self._device[value]
+            self._place(cache, other)
+            self._place(value, one)
         self.frame += 1
         return found
 
-    def _enqueue(self) -> None:
-        turn = self.frame % 2
-        if turn in self._graphs:
-            self.cuda.launch(self._graphs[turn])
-            return
-        # the first frames run as they are: an engine may still allocate, which cannot be recorded
-        if not self.manifest["static"] or self.frame < 2:
-            self._run()
-            return
-        self.cuda.begin_capture()
-        try:
-            self._run()
-        finally:
-            self._graphs[turn] = self.cuda.end_capture()
-        self.cuda.launch(self._graphs[turn])
+    def _fits(self, fixed: Loaded) -> bool:
+        """Run the frame with lists of fixed length; whether they were long enough."""
+        fixed.enqueue(self.frame % 2)
+        flag = self.manifest["overflow"]
+        self._fetch([*self._results, *([flag] if flag else [])])
+        if flag and self._host[flag].any():
+            self.overflows += 1
+            return False
+        return True
 
-    def _run(self) -> None:
-        if not self._context.execute_async_v3(self.cuda.stream):
-            raise EngineError(f"frame {self.frame}: TensorRT could not run it; its log says why")
-
-    def _swap(self) -> None:
-        """What a frame left is what the next one finds."""
-        for cache, value in self._caches:
-            self._device[cache], self._device[value] = self._device[value], self._device[cache]
-            for name in (cache, value):
-                self._context.set_tensor_address(name, self._device[name])
+    def _fetch(self, names: list[str]) -> None:
+        for name in names:
+            host = self._host[name]
+            self.cuda.copy(host.ctypes.data, self._device[name], host.nbytes, TO_HOST)
+        self.cuda.wait()
 
     def close(self) -> None:
         for pointer in self._device.values():

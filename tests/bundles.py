@@ -73,10 +73,13 @@ class Machine:
         return bundle
 
     def run(self, bundle: Path, script: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """A script of the bundle, alone: nothing of fluxcompile can be imported."""
-        block = "import sys; sys.modules['fluxcompile'] = None; "
-        block += f"sys.argv[0] = {script!r}; sys.path.insert(0, '.'); import runpy; "
-        block += f"runpy.run_path({script!r}, run_name='__main__')"
+        """A script of the bundle, alone."""
+        code = f"sys.argv[0] = {script!r}; import runpy; runpy.run_path({script!r}, run_name='__main__')"
+        return self.run_code(bundle, code, *arguments, **settings)
+
+    def run_code(self, bundle: Path, code: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Python beside the bundle's scripts; nothing of fluxcompile can be imported."""
+        block = f"import sys; sys.modules['fluxcompile'] = None; sys.path.insert(0, '.'); {code}"
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.folder),

@@ -240,6 +240,7 @@ def test_bindings_that_are_none_are_told(tmp_path: Path) -> None:
     [
         ({"target": "jetson-nano"}, r"target 'jetson-nano' is unknown; there are jetson-xavier-nx"),
         ({"precision": "fp8"}, r"precision 'fp8' is unknown"),
+        ({"capacity": 1.5}, "capacity is 1.5; it is a share of all tiles"),
         ({"precision": "int8"}, r"int8 takes its ranges from frames like yours; give a clip"),
         ({"memory_bytes": 1 << 20}, r"needs about \d+ MiB \(weights \d+, state \d+.*the device has 1 to give"),
     ],
@@ -349,6 +350,60 @@ def test_altered_bundles_and_engines_are_refused_on_the_target(machine: Machine,
     assert "is truncated or was altered" in machine.run(onboard, "run.py", "--check").stderr
     (onboard / "plugin.onnx").write_bytes(b"")
     assert "plugin.onnx: is missing or was altered" in machine.run(onboard, "build_engine.py").stderr
+
+
+@pytest.fixture(scope="module")
+def with_fixed(net: Net, source: Path, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fixed") / "rtx"
+    net.export("rtx", folder, capacity=0.6, plugin_source=source)
+    return machine.install(folder)
+
+
+RTX = {"FAKE_SM": "86"}
+SESSION = """
+import json
+from engine import Session
+import run
+session = Session(".")
+worst = 0.0
+for feed, wanted in run.samples(session.manifest):
+    found = session(feed)
+    worst = max([worst, *(run.difference(found[n], wanted[n]) for n in wanted)])
+print(json.dumps([worst, session.overflows, len(session._fixed._graphs), session._fixed._runs, session._any._runs]))
+"""
+
+
+def test_lists_of_fixed_length_are_replayed_and_what_does_not_fit_runs_again(
+    machine: Machine, with_fixed: Path
+) -> None:
+    built = machine.run(with_fixed, "build_engine.py", **RTX)
+    assert built.stdout.count("wrote ") == 2, built.stderr
+    run = machine.run_code(with_fixed, f"exec({SESSION!r})", **RTX)
+    worst, overflows, graphs, fixed_runs, any_runs = json.loads(run.stdout)
+    assert worst < 1e-5
+    assert graphs == 2  # one for either turn of the buffers
+    assert fixed_runs == 10  # all but the first and the one after a cut
+    assert 0 < overflows < 8
+    assert any_runs == 2 + overflows
+    checked = machine.run(with_fixed, "run.py", "--check", **RTX)
+    assert f"{overflows} frames did not fit" in checked.stdout
+
+
+def test_both_engines_must_be_those_that_were_built(machine: Machine, with_fixed: Path) -> None:
+    machine.run(with_fixed, "build_engine.py", **RTX)
+    plan = with_fixed / "fixed.plan"
+    plan.write_bytes(plan.read_bytes() + b" ")
+    assert "fixed.plan: is truncated or was altered" in machine.run(with_fixed, "run.py", "--check", **RTX).stderr
+
+
+def test_fixed_lists_are_checked_and_share_the_weights(with_fixed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(with_fixed, copy)
+    found = results_of(copy)["fixed lists equal golden"]
+    assert found.passed, found.detail
+    assert (copy / "fixed.onnx").stat().st_size < 200_000
+    other = altered(copy, tmp_path, "fixed.onnx", rewritten(other_step), hide=True)
+    assert results_of(other)["fixed lists equal golden"].passed is False
 
 
 # --- the commands ---

@@ -1,9 +1,10 @@
-"""Builds the engine of this bundle on the machine it is to run on.
+"""Builds the engines of this bundle on the machine they are to run on.
 
     python3 build_engine.py
 
 Needs TensorRT's Python package, numpy, and the plugins built: cmake -S plugin -B plugin/build && cmake --build
-plugin/build. Writes engine.plan and engine.json, which says what it was built with.
+plugin/build. Writes engine.plan, fixed.plan where the bundle has fixed.onnx, and engine.json, which says what they were
+built with.
 """
 
 from __future__ import annotations  # JetPack 5 has Python 3.8
@@ -25,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description="Build this bundle's engine for the GPU that is here.")
+    asked = argparse.ArgumentParser(description="Build this bundle's engines for the GPU that is here.")
     asked.add_argument("--precision", choices=("fp32", "fp16", "int8"), help="instead of the manifest's")
     asked.add_argument("--workspace-mib", type=int, default=0, help="memory for tactics, instead of the manifest's")
     asked.add_argument("--force", action="store_true", help="build though the memory seems not to suffice")
@@ -46,29 +47,38 @@ def build(precision: str | None, workspace_bytes: int, force: bool) -> None:
     require_memory(manifest["memory"], cuda.free_bytes(), force)
     logger: trt.Logger = module.Logger(module.Logger.INFO)
     load_plugins(HERE)
-    builder: trt.Builder = module.Builder(logger)
-    network: trt.INetworkDefinition = builder.create_network(flags(module))
-    parser: trt.OnnxParser = module.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(HERE / "plugin.onnx")):
-        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise EngineError(f"plugin.onnx: TensorRT {module.__version__} does not take it: {errors}")
-    config: trt.IBuilderConfig = builder.create_builder_config()
-    room = workspace_bytes or manifest["memory"]["workspace_bytes"]
-    config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, room)
-    set_precision(module, network, config, precision or manifest["precision"], manifest)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise EngineError("TensorRT could not build the engine; its log says why")
-    path = HERE / "engine.plan"
-    path.write_bytes(bytes(plan))
+    graphs = {"engine.plan": "plugin.onnx", **({"fixed.plan": "fixed.onnx"} if manifest["capacity"] else {})}
+    for name, graph in graphs.items():
+        plan = plan_of(module, logger, graph, precision or manifest["precision"], workspace_bytes, manifest)
+        (HERE / name).write_bytes(plan)
+        print(f"wrote {HERE / name} ({len(plan) / 1e6:.1f} MB) for sm_{capability}, TensorRT {module.__version__}")
     about = {
         "tensorrt": module.__version__,
         "sm": capability,
         "precision": precision or manifest["precision"],
-        "sha256": digest(path),
+        "sha256": {name: digest(HERE / name) for name in graphs},
     }
     (HERE / "engine.json").write_text(json.dumps(about, indent=1) + "\n")
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) for sm_{capability}, TensorRT {module.__version__}")
+
+
+def plan_of(
+    module: Any, logger: trt.Logger, graph: str, precision: str, workspace_bytes: int, manifest: dict[str, Any]
+) -> bytes:
+    """The engine of a graph, as bytes."""
+    builder: trt.Builder = module.Builder(logger)
+    network: trt.INetworkDefinition = builder.create_network(flags(module))
+    parser: trt.OnnxParser = module.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(HERE / graph)):
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise EngineError(f"{graph}: TensorRT {module.__version__} does not take it: {errors}")
+    config: trt.IBuilderConfig = builder.create_builder_config()
+    room = workspace_bytes or manifest["memory"]["workspace_bytes"]
+    config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, room)
+    set_precision(module, network, config, precision, manifest)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{graph}: TensorRT could not build the engine; its log says why")
+    return bytes(plan)
 
 
 def flags(module: Any) -> int:

@@ -53,6 +53,8 @@ def check(session: Session) -> bool:
         apart = max(difference(found[name], wanted[name]) for name in wanted)
         worst = max(worst, apart)
         print(f"frame {at}: {apart:.2e} of the largest value")
+    if session.manifest["capacity"]:
+        print(f"{session.overflows} frames did not fit the lists of fixed length and ran with the others")
     verdict = "passed" if worst <= allowed else "FAILED"
     print(f"{verdict}: at most {worst:.2e}, allowed {allowed:.0e} ({made['precision']})")
     return worst <= allowed

@@ -117,7 +117,7 @@ def test_a_machine_without_tensorrt_or_cuda_is_told_what_to_do(bundle: Path) -> 
 def test_engines_are_for_one_machine(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "engine.plan"
     path.write_bytes(b"plan")
-    made = {"tensorrt": "10.3.0", "sm": 87, "sha256": "0" * 64}
+    made = {"tensorrt": "10.3.0", "sm": 87, "sha256": {"engine.plan": "0" * 64}}
     with pytest.raises(EngineError, match=r"built with TensorRT 10.3.0, this is 8.5.2"):
         require_match(made, "8.5.2", 87, path)
     with pytest.raises(EngineError, match="built for sm_87, this GPU is sm_86"):

@@ -94,7 +94,7 @@ def test_the_estimate_counts_what_is_kept_and_what_lives(net: Net, bundle: Path)
 
 def test_a_policy_is_built_in(net: Net, source: Path, tmp_path: Path) -> None:
     policy = Policy(exact=False, threshold=0.03, radius=6, gate=0.1)
-    net.export("rtx", tmp_path / "out", policy=policy, plugin_source=source)
+    net.export("jetson-orin", tmp_path / "out", policy=policy, plugin_source=source)
     with np.load(tmp_path / "out" / "samples.npz") as kept:
         assert kept["threshold.0"] == np.float32(0.03)
         assert kept["gate.0"] == np.float32(0.1)
@@ -354,12 +354,11 @@ def test_altered_bundles_and_engines_are_refused_on_the_target(machine: Machine,
 
 @pytest.fixture(scope="module")
 def with_fixed(net: Net, source: Path, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fixed") / "rtx"
-    net.export("rtx", folder, capacity=0.6, plugin_source=source)
+    folder = tmp_path_factory.mktemp("fixed") / "orin"
+    net.export("jetson-orin", folder, capacity=0.6, plugin_source=source)
     return machine.install(folder)
 
 
-RTX = {"FAKE_SM": "86"}
 SESSION = """
 import json
 from engine import Session
@@ -376,24 +375,24 @@ print(json.dumps([worst, session.overflows, len(session._fixed._graphs), session
 def test_lists_of_fixed_length_are_replayed_and_what_does_not_fit_runs_again(
     machine: Machine, with_fixed: Path
 ) -> None:
-    built = machine.run(with_fixed, "build_engine.py", **RTX)
+    built = machine.run(with_fixed, "build_engine.py")
     assert built.stdout.count("wrote ") == 2, built.stderr
-    run = machine.run_code(with_fixed, f"exec({SESSION!r})", **RTX)
+    run = machine.run_code(with_fixed, f"exec({SESSION!r})")
     worst, overflows, graphs, fixed_runs, any_runs = json.loads(run.stdout)
     assert worst < 1e-5
     assert graphs == 2  # one for either turn of the buffers
     assert fixed_runs == 10  # all but the first and the one after a cut
     assert 0 < overflows < 8
     assert any_runs == 2 + overflows
-    checked = machine.run(with_fixed, "run.py", "--check", **RTX)
+    checked = machine.run(with_fixed, "run.py", "--check")
     assert f"{overflows} frames did not fit" in checked.stdout
 
 
 def test_both_engines_must_be_those_that_were_built(machine: Machine, with_fixed: Path) -> None:
-    machine.run(with_fixed, "build_engine.py", **RTX)
+    machine.run(with_fixed, "build_engine.py")
     plan = with_fixed / "fixed.plan"
     plan.write_bytes(plan.read_bytes() + b" ")
-    assert "fixed.plan: is truncated or was altered" in machine.run(with_fixed, "run.py", "--check", **RTX).stderr
+    assert "fixed.plan: is truncated or was altered" in machine.run(with_fixed, "run.py", "--check").stderr
 
 
 def test_fixed_lists_are_checked_and_share_the_weights(with_fixed: Path, tmp_path: Path) -> None:
@@ -414,7 +413,7 @@ def test_commands_export_and_check(net: Net, source: Path, tmp_path: Path, monke
     net.save(tmp_path / "net.flux")
     out = tmp_path / "out"
     run = CliRunner().invoke(
-        app, ["export", str(tmp_path / "net.flux"), "--target", "rtx-3080", "-o", str(out), "--json"]
+        app, ["export", str(tmp_path / "net.flux"), "--target", "jetson-orin", "-o", str(out), "--json"]
     )
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["memory"]["state_bytes"] > 0

@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUILT := build/kernels/.built
 CSRC := $(shell find kernels/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
+ONBOARD := fluxcompile/onboard/runner.cpp $(shell find tests/fake_tensorrt -name '*.c' -o -name '*.h')
 PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -71,7 +72,7 @@ lint: $(READY)  ## ruff, mypy --strict, import contracts, clang-format
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/clang-format --style=file:kernels/.clang-format --dry-run --Werror $(CSRC) $(ONBOARD)
 
 bench: $(BUILT)  ## time against activity beside dense peers; writes out/bench/ (BENCH="--pattern both")
 	$(BIN)/python benchmarks/run.py $(BENCH)
@@ -79,7 +80,7 @@ bench: $(BUILT)  ## time against activity beside dense peers; writes out/bench/ 
 format: $(READY)  ## ruff's formatter and safe fixes, clang-format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CSRC)
+	$(BIN)/clang-format --style=file:kernels/.clang-format -i $(CSRC) $(ONBOARD)
 
 clean:  ## everything that can be made again, .venv included
 	rm -rf $(VENV) .editable build dist out kernels/_*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -28,6 +28,7 @@ def export(
     policy: Annotated[str, typer.Option(help="exact, or knobs: threshold=0.02,radius=8,gate=0.05.")] = "exact",
     precision: Annotated[str, typer.Option(help="fp32, fp16, or int8, which takes --clip.")] = "fp32",
     clip: Annotated[Path | None, typer.Option(help="Video whose frames become the samples.")] = None,
+    frames: Annotated[int, typer.Option(min=2, help="How many frames the samples hold.")] = 12,
     capacity: Annotated[
         float | None,
         typer.Option(help="Also an engine with lists of fixed length, for frames with up to this share that is new."),
@@ -49,6 +50,7 @@ def export(
             precision=precision,
             clip=clip,
             capacity=capacity,
+            frames=frames,
             memory_bytes=None if memory_gib is None else int(memory_gib * 2**30),
         )
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())

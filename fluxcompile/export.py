@@ -17,7 +17,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 
 from fluxcompile.bundle import FORMAT, Manifest, Memory, Tensor, files_of, write_manifest
 from fluxcompile.errors import ExportError
-from fluxcompile.golden import Feed, Golden, made_clip, ranges_over, real_clip
+from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, ranges_over, real_clip
 from fluxcompile.options import Policy
 from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
 from fluxcompile.passes.trt_call import types_in
@@ -51,6 +51,7 @@ def export(
     clip: str | Path | None = None,
     capacity: float | None = None,
     memory_bytes: int | None = None,
+    frames: int = FRAMES,
     plugin_source: Path | None = None,
 ) -> Manifest:
     """Write the bundle; the folder is made, or one that holds a bundle is written anew.
@@ -59,6 +60,8 @@ def export(
     ranges; made-up frames when not given. capacity: also write a graph whose lists have room for this share of all
     tiles and rows, and so a fixed length: nothing waits for the host, and what does not fit runs in the other graph.
     memory_bytes: of the device, where it is not the smallest of its name.
+
+    frames: how many the samples hold.
 
     Raises ExportError for an unknown target or precision, an op without a lowering, a program too large for the device.
     """
@@ -77,7 +80,7 @@ def export(
     write_graphs(folder, lowered)
     if fixed:
         write_fixed(folder, fixed)
-    feeds = list(real_clip(program, policy, clip) if clip else made_clip(program, policy))
+    feeds = list(real_clip(program, policy, clip, frames) if clip else made_clip(program, policy, frames))
     levels = write_samples(folder, program, lowered, feeds)
     program.save(folder / "program.flux")
     _copy(folder, source)

@@ -17,6 +17,8 @@ from fluxcompile.passes.trt_call import Call
 from fluxcompile.passes.trt_rows import Array, dependence, entries, pooling_of, view_of
 from fluxcompile.passes.trt_writer import BOOL, FLOAT, INT32, INT64, Value, Writer
 
+LEAST = 16
+"""Entries that any list has room for: small maps cost little, and change all over when anything does."""
 LOWEST = float(np.finfo(np.float32).min)
 """What stands where a window reads nothing."""
 
@@ -195,7 +197,7 @@ def listed(w: Writer, mask: Value) -> Value:
     if w.capacity is None:
         places = w.op("NonZero", mask, shape=[1, size], dtype=INT64)
         return w.cast(w.reshape(places, [-1], [size]), INT32)
-    most = math.ceil(w.capacity * size)
+    most = max(math.ceil(w.capacity * size), min(LEAST, size))
     places = int32(w, np.arange(size))
     if most < size:
         rank = w.broadcast(

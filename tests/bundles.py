@@ -21,13 +21,13 @@ FAKES = Path(__file__).parent / "fake_tensorrt"
 OPS = ("gate", "halo_gather", "motion_reindex", "row_scatter", "tile_scatter")
 
 
-def small_net() -> Net:
+def small_net(h: int = 48, w: int = 64) -> Net:
     """Convolutions and a pool: tiles of two scales, masks, gates and caches that move."""
 
     def make() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 4, 3, padding=1))
 
-    return fluxcompile(seeded(make), torch.zeros(1, 3, 48, 64))
+    return fluxcompile(seeded(make), torch.zeros(1, 3, h, w))
 
 
 def plugin_source(folder: Path) -> Path:

@@ -1,7 +1,9 @@
 """Bundles: complete, as their checks say, found out when altered; and the target's instructions, run dry."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from fluxcompile.cli import app
 from fluxcompile.errors import BundleError, EngineError, ExportError
 from fluxcompile.net import Net
 from fluxcompile.targets import TARGETS, target_of
-from tests.bundles import Machine, altered, plugin_source, small_net
+from tests.bundles import FAKES, Machine, altered, plugin_source, small_net
 
 
 @pytest.fixture(scope="module")
@@ -353,9 +355,10 @@ def test_altered_bundles_and_engines_are_refused_on_the_target(machine: Machine,
 
 
 @pytest.fixture(scope="module")
-def with_fixed(net: Net, source: Path, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_fixed(source: Path, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 tiles on every map, room for 20."""
     folder = tmp_path_factory.mktemp("fixed") / "orin"
-    net.export("jetson-orin", folder, capacity=0.6, plugin_source=source)
+    small_net(192, 256).export("jetson-orin", folder, capacity=0.4, plugin_source=source)
     return machine.install(folder)
 
 
@@ -403,6 +406,43 @@ def test_fixed_lists_are_checked_and_share_the_weights(with_fixed: Path, tmp_pat
     assert (copy / "fixed.onnx").stat().st_size < 200_000
     other = altered(copy, tmp_path, "fixed.onnx", rewritten(other_step), hide=True)
     assert results_of(other)["fixed lists equal golden"].passed is False
+
+
+@pytest.fixture(scope="module")
+def runner(machine: Machine, repo: Path) -> Path:
+    """The C++ runner, built against the stand-ins."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("the C++ runner takes a C++ compiler")
+    out, source = machine.folder / "runner", repo / "fluxcompile" / "onboard" / "runner.cpp"
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", f"-I{FAKES / 'include'}"]
+    command = [compiler, *flags, source, "-o", out, machine.library, f"-Wl,-rpath,{machine.folder}", "-ldl"]
+    subprocess.run(command, check=True)
+    return out
+
+
+def test_the_cpp_runner_swaps_caches_and_writes_results(machine: Machine, runner: Path, tmp_path: Path) -> None:
+    machine.install(tmp_path)
+    (tmp_path / "engine.plan").write_bytes(b"plan")
+    (tmp_path / "caches.txt").write_text("cache next 0\n")
+    frames = np.array([[1, 2], [10, 20], [100, 200]], np.float32)
+    (tmp_path / "frames.bin").write_bytes(frames.tobytes())
+
+    def run(*files: str) -> subprocess.CompletedProcess[str]:
+        settings = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+        return subprocess.run([runner, *files, "."], cwd=tmp_path, env=settings, capture_output=True, text=True)
+
+    done = run("frames.bin", "out.bin")
+    assert done.returncode == 0, done.stderr
+    assert np.fromfile(tmp_path / "out.bin", np.float32).reshape(3, 2).tolist() == (frames.cumsum(0) / 2).tolist()
+    (tmp_path / "caches.txt").write_text("cache next 1\n")  # the output is a result as well
+    assert run("frames.bin", "out.bin").returncode == 0
+    found = np.fromfile(tmp_path / "out.bin", np.float32).reshape(3, 2, 2)
+    assert found[:, 0].tolist() == frames.cumsum(0).tolist()
+    (tmp_path / "frames.bin").write_bytes(b"odd")
+    assert "does not hold whole frames" in run("frames.bin", "out.bin").stderr
+    (tmp_path / "engine.plan").write_bytes(b"pla")
+    assert "run build_engine.py on this machine" in run("frames.bin", "out.bin").stderr
 
 
 # --- the commands ---

@@ -101,7 +101,8 @@ def test_wheel_holds_every_room(built: dict[str, Path], repo: Path) -> None:
         f"fluxcompile/{path.relative_to(repo).as_posix().removeprefix('fluxcompile/')}"
         for room in ("fluxcompile", *ROOMS)
         for path in (repo / room).rglob("*")
-        if path.suffix in (".py", ".pyi", ".html", ".json", ".txt", ".typed") and path.name != "CMakeLists.txt"
+        if (path.suffix in (".py", ".pyi", ".html", ".json", ".txt", ".typed") and path.name != "CMakeLists.txt")
+        or (path.is_file() and path.is_relative_to(repo / "fluxcompile" / "onboard"))
     }
     extensions = {f"fluxcompile/kernels/{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in ("_cpu", "_device")}
     plugins = {f"fluxcompile/kernels/csrc/trt/{name}" for name in plugin_sources()}

@@ -24,6 +24,8 @@ int cudaMemset(void *pointer, int value, size_t size) { return memset(pointer, v
 int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
     return memcpy(to, from, size), 0;
 }
+int cudaMemcpy(void *to, const void *from, size_t size, int kind) { return memcpy(to, from, size), 0; }
+int cudaStreamDestroy(void *stream) { return free(stream), 0; }
 int cudaStreamSynchronize(void *stream) { return 0; }
 int cudaDeviceGetAttribute(int *value, int attribute, int device) {
     const int sm = number("FAKE_SM", 87);

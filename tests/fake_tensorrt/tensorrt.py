@@ -167,6 +167,7 @@ class Engine:
         model.functions.extend(onnx.load(str(path.with_name("golden.onnx")), load_external_data=False).functions)
         asked = onnxruntime.SessionOptions()
         asked.log_severity_level = 3
+        asked.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self.session = onnxruntime.InferenceSession(model.SerializeToString(), asked)
         self.bound = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.shapes = {t.name: t.shape for t in self.bound}
@@ -216,5 +217,5 @@ class Context:
             feed[given.name] = value.astype(np.float32) if value.dtype == np.float16 else value
         names = [o.name for o in session.get_outputs()]
         fault = float(os.environ.get("FAKE_FAULT", "0"))
-        for name, value in zip(names, session.run(names, feed), strict=True):
+        for name, value in zip(names, session.run(names, feed)):  # noqa: B905 - Python 3.8
             view(name)[...] = value + fault if value.dtype == np.float32 else value

@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; a fresh machine needs only Python 3.11+ and a C++17 compiler.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-EXTRAS ?= compile,video,onnx,zoo,report,bench,int8,remote,cluster,nvrtc,dev
+EXTRAS ?= compile,video,onnx,zoo,report,bench,int8,export,remote,cluster,nvrtc,dev
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,7 +1,7 @@
 """Ours with a net that is cut inside: both sides keep their maps, and tiles of the boundary maps cross that changed.
 
-Driven in stages, as the baselines are (see `baselines`). What of a frame is salient is known when the cloud is done: the
-edge's stream is told for the next.
+Driven in stages, as the baselines are (see `baselines`). What of a frame is salient is known when the cloud is done:
+the edge's stream is told for the next.
 """
 
 from collections.abc import Sequence

@@ -47,7 +47,7 @@ def run_testbed(
     """
     from fluxcompile.testbed import figures
     from fluxcompile.testbed.network import Trace
-    from fluxcompile.testbed.run import ABLATED, SYSTEMS, Plan, Testbed
+    from fluxcompile.testbed.run import ABLATED, SYSTEMS, Experiments, Plan
 
     need_plots(output)
     rates = [float(word) for word in words(mbps)]
@@ -69,7 +69,7 @@ def run_testbed(
     with console.status("") as status:
         try:
             for subject in subjects:
-                rows += Testbed(subject, plan, lambda what: status.update(what)).rows()
+                rows += Experiments(subject, plan, lambda what: status.update(what)).rows()
         except KeyboardInterrupt:
             interrupted = True
     written = figures.write(rows, output) if output is not None and rows else []

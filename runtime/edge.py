@@ -95,7 +95,7 @@ class Edge:
         self.places, self.deadline_ms, self._on_answer = places, deadline_ms, on_answer
         self.scheduler, self.latency = Scheduler(), Latency(start)
         self.background_bytes = 0
-        self._seq, self._blocks = -1, 0.0
+        self._seq, self._blocks = -1, camera.all_blocks
         self._last_ms, self._interval_ms = 0.0, 0.0
         self._preempted = False
         self._others: set[asyncio.Future[Any]] = set()

@@ -13,6 +13,7 @@ from fluxcompile.runtime.channel import Channel, Connect
 from fluxcompile.runtime.messages import (
     VERSION,
     Bye,
+    Challenge,
     Frame,
     Hello,
     Message,
@@ -30,6 +31,9 @@ RETRY_MS = (100.0, 5000.0)
 """Between two tries to connect: the least, doubled each time, and the most."""
 TICK_MS = 100.0
 """How often the connection looks at the clock."""
+
+GREETING = -1
+"""What the greeting is called among the deliveries: it tells the first round trip."""
 
 
 class Link:
@@ -139,7 +143,10 @@ class Link:
 
     def _on(self, event: Message) -> None:
         match event:
+            case Challenge():
+                self.estimate.sent(GREETING, 0, self._now_ms())
             case Welcome(session, resumed):
+                self.estimate.arrived(GREETING, self._now_ms())
                 self._hello = msgspec.structs.replace(self._hello, session=session)
                 self.opened.set()
                 self.on_state(True, resumed)

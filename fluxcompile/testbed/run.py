@@ -62,7 +62,7 @@ class Subject:
     crop: bool = False
 
 
-class Testbed:
+class Experiments:
     """Experiments on one net. on_step: told what is about to run."""
 
     def __init__(self, subject: Subject, plan: Plan, on_step: Callable[[str], None] = lambda what: None) -> None:

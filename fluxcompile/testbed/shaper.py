@@ -37,6 +37,7 @@ class Shaper:
         task = asyncio.current_task()
         assert task is not None
         self._talks.add(task)
+        back = None
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
             async with asyncio.TaskGroup() as both:
@@ -45,7 +46,9 @@ class Shaper:
         except* (OSError, asyncio.CancelledError):
             pass  # either end is gone, or all is stopped
         finally:
-            writer.close()
+            for end in (writer, back):
+                if end is not None:
+                    end.close()
             self._talks.discard(task)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shape: Shape) -> None:
@@ -56,10 +59,11 @@ class Shaper:
             while True:
                 arrival_s, data = await waiting.get()
                 await asyncio.sleep(max(0.0, arrival_s - loop.time()))
+                if not data:
+                    writer.write_eof()  # the other direction may still have something to say
+                    return
                 writer.write(data)
                 await writer.drain()
-                if not data:
-                    return
 
         delivering = asyncio.ensure_future(deliver())
         try:
@@ -70,4 +74,3 @@ class Shaper:
             await delivering
         finally:
             delivering.cancel()
-            writer.close()

@@ -31,7 +31,7 @@ from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.split_baselines import Coach, Spinn, Split, plan_coach
-from fluxcompile.runtime.transport import Image
+from fluxcompile.runtime.transport import CRF, Image
 from fluxcompile.tasks import Task, task_of
 
 BASELINES = ("edge", "raw", "jpeg", "h264", "spinn", "coach", "deltacnn")
@@ -51,7 +51,7 @@ class Rivals:
     """Makes the baselines of one net.
 
     profiles: of the edge and the cloud, by which they choose. pictures: uint8 (height, width, 3), frames that follow
-    each other; agreement: what they may lose on them, with dense inference on the same pictures.
+    each other; crf: of H.264 offload; agreement: what they may lose on them, with dense inference on the same pictures.
     """
 
     def __init__(
@@ -63,10 +63,12 @@ class Rivals:
         *,
         task: Task | str | None = None,
         threads: int = 1,
+        crf: int = CRF,
     ) -> None:
         if not 0 < agreement <= 1 or not pictures:
             raise OptionError(f"agreement is {agreement}, of {len(pictures)} pictures; give a share, and some pictures")
         self.net, self.profiles, self._pictures, self._threads = net, profiles, pictures, threads
+        self._crf = crf
         self._target = agreement + SPARE * (1 - agreement)
         self.size = net.frame_size
         self._stream = self._opened(net)
@@ -87,7 +89,7 @@ class Rivals:
             case "edge":
                 return lambda: Dense(self._stream, self.size)
             case "raw" | "jpeg" | "h264":
-                return lambda: Offload(self._stream, self.size, name)
+                return lambda: Offload(self._stream, self.size, name, crf=self._crf)
             case "spinn":
                 return self._boldest(lambda t: Spinn(self.splits, self.profiles, t), SPINN_LADDER, link)[0]
             case "coach":

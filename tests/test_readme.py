@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_make_targets_exist(repo: Path) -> None:
 
 
 @pytest.mark.slow
-def test_readme_runs(repo: Path, tmp_path: Path) -> None:
+def test_readme_runs(repo: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     generator = np.random.default_rng(0)
     room = generator.integers(0, 255, (12, 16, 3), np.uint8).repeat(20, 0).repeat(20, 1)
     with Writer(tmp_path / "clip.mp4", fps=10) as writer:
@@ -47,11 +48,22 @@ def test_readme_runs(repo: Path, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(repo)}
     ran = 0
+    serving: list[subprocess.Popen[str]] = []
     for kind, text in examples(repo):
         if kind == "sh" and text.startswith(ELSEWHERE):
+            continue
+        if kind == "sh" and text.endswith("&"):
+            options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
+            serving.append(subprocess.Popen(["bash", "-c", f"exec {text[:-1]}"], **options))
+            request.addfinalizer(serving[-1].kill)
+            assert serving[-1].stderr is not None
+            assert "serving" in serving[-1].stderr.readline()
             continue
         command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-c", text]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         ran += 1
     assert ran >= 3
+    for server in serving:
+        server.terminate()
+        assert server.wait(20) == 0

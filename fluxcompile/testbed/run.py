@@ -15,6 +15,7 @@ from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, Policy
 from fluxcompile.runtime.baselines import Baseline, LinkView
 from fluxcompile.runtime.profile import find_profile
+from fluxcompile.runtime.transport import CRF
 from fluxcompile.tasks import Task
 from fluxcompile.testbed.clips import Footage, footage
 from fluxcompile.testbed.network import Trace
@@ -152,7 +153,14 @@ class Experiments:
             self._on_step(f"{self.subject.name}: tuning baselines")
             each = max(2, CALIBRATED_ON // len(self._footage()))
             shown = [picture for first, _ in self._footage() for picture in first.pictures[:each]]
-            self._rivals = Rivals(self.subject.net, self.profiles, shown, AGREEMENT, task=self.subject.task)
+            self._rivals = Rivals(
+                self.subject.net,
+                self.profiles,
+                shown,
+                AGREEMENT,
+                task=self.subject.task,
+                crf=CRF if self.plan.crf is None else self.plan.crf,
+            )
         return self._rivals
 
 

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help bindings demo test sanitize tsan gpu lint bench format clean
+.PHONY: help bindings demo test sanitize tsan gpu lint soak bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -73,6 +73,9 @@ lint: $(READY)  ## ruff, mypy --strict, import contracts, clang-format
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --style=file:kernels/.clang-format --dry-run --Werror $(CSRC) $(ONBOARD)
+
+soak: $(BUILT)  ## cameras and a server for a while: flat memory, steady agreement (SOAK="--minutes 30")
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py $(SOAK)
 
 bench: $(BUILT)  ## time against activity beside dense peers; writes out/bench/ (BENCH="--pattern both")
 	$(BIN)/python benchmarks/run.py $(BENCH)

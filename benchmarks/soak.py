@@ -4,8 +4,8 @@
 
 Processes and TCP as `fluxcompile serve` and `edge` have them; each camera plays its clip round and round, its frames to
 the server and home in turn, and its connection breaks now and then. Every 20th answer is compared with dense inference
-of the camera's own picture. Ends with 1 if the memory of either process grew by more than `GROWTH` after the first
-quarter, or the last quarter agrees worse than the first by more than `DRIFT`. Prints JSON.
+of the camera's own picture. Ends with 1 if, after the first quarter in which caches come to what they will be, the
+memory of either process grew by more than `GROWTH`, or agreement fell by more than `DRIFT`. Prints JSON.
 
 Without a model: a small net of the zoo with random weights, and a scene in which squares move.
 """
@@ -123,7 +123,7 @@ class Soak:
         quarter = len(self.compared) // 4
         first, last = (
             task.figures([tally for _, tally in part])[task.figure]
-            for part in (self.compared[:quarter], self.compared[-quarter:])
+            for part in (self.compared[quarter : 2 * quarter], self.compared[-quarter:])
         )
         quiet = self.memory[len(self.memory) // 4 :]
         third = max(1, len(quiet) // 3)
@@ -136,7 +136,7 @@ class Soak:
         return {
             "minutes": self.arguments.minutes, "cameras": self.arguments.cameras, "answers": self.answers,
             "reconnects": self.reconnects, "memory_mb": {"server": quiet[-1][1], "cameras": quiet[-1][2]},
-            "memory_growth": growth, "figure": task.figure, "first_quarter": first, "last_quarter": last,
+            "memory_growth": growth, "figure": task.figure, "second_quarter": first, "last_quarter": last,
             "passed": flat and steady,
         }  # fmt: skip
 

@@ -100,6 +100,30 @@ def test_cuts_that_are_no_candidates_are_added(net: Net) -> None:
     assert joined.rows[joined.chosen].at == "a + b"
 
 
+class Forked(nn.Module):
+    """Two light layers read the frame, heavy ones the sum of their small maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Conv2d(3, 2, 3, 4, 1) for _ in range(2))
+        self.heavy = nn.Sequential(nn.Conv2d(2, 64, 3, 1, 1), nn.Conv2d(64, 8, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.heavy(self.a(x) + self.b(x))  # type: ignore[no-any-return]
+
+
+def test_the_fastest_of_all_cuts_may_follow_several_layers() -> None:
+    """After one of the two the frame would have to cross as well."""
+    net = fluxcompile(seeded(Forked), torch.zeros(1, 3, 64, 64), frames=Frames())
+    parts = net.partition(at="auto", edge=SLOW, cloud=FAST, mbps=1.5)
+    table = parts.explain()
+    assert table.rows[table.chosen].at == "least time"
+    assert table.rows[table.chosen].maps == ["add 1x2x16x16"]
+    assert [i.name for i in parts.boundary] == ["add"]
+    assert parts.edge is not None
+    assert [layer.name for layer in parts.edge.explain().layers] == ["a", "b"]
+
+
 class Two(nn.Module):
     """Two layers of the same frame."""
 

@@ -116,6 +116,20 @@ def test_the_cloud_takes_a_mask_for_each_map(net: Net, backend: str) -> None:
         cloud(*new, miss=masks[:2])
 
 
+@pytest.mark.parametrize("at", ["stem", "deeper"])
+def test_random_masks(net: Net, at: str) -> None:
+    """Pixels the caller vouches for are old in both parts, as they are in the whole."""
+    halves, random = net.partition(at=at), np.random.default_rng(0)
+    assert halves.edge is not None
+    assert halves.cloud is not None
+    whole, edge, cloud = net.stream(), halves.edge.stream(), halves.cloud.stream()
+    for share in (1.0, 0.3, 0.02, 0.0, 0.5):
+        frame = random.integers(0, 256, (32, 48, 3), np.uint8)
+        miss = random.random((32, 48)) < share
+        early = edge(frame, miss=miss)
+        assert_matches(halves.outputs(early, cloud(*early["boundary"])), whole(frame, miss=miss))
+
+
 def test_only_what_changed_at_the_boundary_is_computed(net: Net) -> None:
     halves = net.partition(at="stem")
     assert halves.edge is not None

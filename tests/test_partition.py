@@ -214,6 +214,19 @@ def test_policies_of_parts() -> None:
     assert Policy(**exact.program.policy) == Policy()
 
 
+def test_parts_are_exported_apart(tmp_path: Path) -> None:
+    """Each is a bundle of its own; the cloud's takes the boundary maps, and has a radius for several."""
+    pytest.importorskip("onnx")
+    policy = Policy(exact=False, residual=2.0, radius=8)
+    halves = fluxcompile(pyramid(), torch.zeros(1, 3, 32, 48), frames=Frames(), policy=policy).partition(at="deeper")
+    assert halves.edge is not None
+    assert halves.cloud is not None
+    edge = halves.edge.export("jetson-xavier-nx", tmp_path / "edge", frames=2)
+    cloud = halves.cloud.export("rtx-3080", tmp_path / "cloud", frames=2)
+    assert [i.name for i in cloud.frames_in] == [i.name for i in halves.boundary]
+    assert [len(edge.frames_in), len(edge.results), len(cloud.results)] == [1, 4, 1]
+
+
 def test_what_is_salient_is_told_by_the_cloud(net: Net) -> None:
     """A part knows no task; far from what it was told of, a small change is left."""
     policy = Policy(exact=False, residual=2.0, background=40.0, radius=0)

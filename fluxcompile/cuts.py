@@ -99,7 +99,7 @@ class Costs:
 
     def row(self, cut: Cut) -> Row:
         first = [self._names[i] for i in cut.layers]
-        macs_share = sum(self._macs[n] for n in first) / sum(self._macs.values())
+        macs_share = sum(self._macs[n] for n in first) / max(1, sum(self._macs.values()))
         row = Row(cut.name, [_described(n) for n in cut.boundary], macs_share, self._bytes(cut.boundary))
         if self._devices is not None:
             edge, cloud, link = self._devices

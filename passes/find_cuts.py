@@ -37,6 +37,8 @@ class Cut:
 
 def cut_after(module: GraphModule, names: Collection[str]) -> Cut:
     """The cut after modules or layers, by the names `explain` prints; OptionError for a name that is not there."""
+    if not names:
+        raise OptionError("at: names no module or layer")
     seeds: set[Node] = set()
     for name in names:
         found = [n for n in _calls(module) if _is_called(module, n, name)]

@@ -253,6 +253,14 @@ def test_without_the_compiler_there_are_no_cuts(net: Net, monkeypatch: pytest.Mo
         net.partition(at="stem")
 
 
+def test_after_the_last_layer_all_is_on_the_edge() -> None:
+    """A cut is between layers; a net that has none has no cut."""
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2)).eval()
+    halves = fluxcompile(model, torch.zeros(1, 3, 32, 48)).partition(at="0")
+    assert halves.cloud is None
+    assert [row.at for row in halves.explain().rows] == ["edge", "cloud"]
+
+
 def test_what_is_no_cut_is_refused(net: Net) -> None:
     with pytest.raises(OptionError, match=r"no module or layer 'middle'; it has stem\.0, deep, deeper, head"):
         net.partition(at="middle")

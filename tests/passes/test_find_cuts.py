@@ -49,6 +49,8 @@ def test_cuts_by_name() -> None:
     assert shown(cut_after(module, ["parts"]))[1:] == ((0, 1, 2, 3), [])
     with pytest.raises(OptionError, match=r"no module or layer 'head'; it has parts\.0, parts\.1"):
         cut_after(module, ["head"])
+    with pytest.raises(OptionError, match="names no module or layer"):
+        cut_after(module, [])
 
 
 def closed_sets(module: GraphModule) -> list[set[Node]]:

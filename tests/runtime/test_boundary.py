@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxcompile import BoundaryError, InputError, OptionError, fluxcompile
+from fluxcompile import BoundaryError, InputError, Net, OptionError, Partition, fluxcompile
 from fluxcompile.models import ZOO, build
 from fluxcompile.program import Input
 from fluxcompile.runtime.boundary import CHECK, HEADER, MapReceiver, MapSender
@@ -216,20 +216,25 @@ def test_what_cannot_be_sent_is_refused() -> None:
     assert MapReceiver(SPECS[3:4], "fp16").decode(sender.encode([np.ones((1, 7), np.float32)])).maps[0].max() == 1
 
 
-@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("fp16", 0.02), ("int8", 0.1)])
-def test_halves_with_bytes_between_them(precision: str, most: float) -> None:
-    """The cloud computes what it was sent, by the masks that came with it, and gives nearly what the whole net gives."""
+@pytest.fixture(scope="module")
+def halves() -> tuple[Net, Partition]:
     net = fluxcompile(build("yolo11-mini"), ZOO["yolo11-mini"].example())
-    halves = net.partition(at="stage4")
-    assert halves.edge is not None
-    assert halves.cloud is not None
-    edge, cloud = halves.edge.stream(), halves.cloud.stream()
-    sender, receiver = ends(halves.boundary, precision=precision)
+    return net, net.partition(at="stage4")
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("fp16", 0.02), ("int8", 0.1)])
+def test_halves_with_bytes_between_them(halves: tuple[Net, Partition], precision: str, most: float) -> None:
+    """The cloud computes what it was sent, by the masks that came with it, and gives nearly what the whole net gives."""
+    net, parts = halves
+    assert parts.edge is not None
+    assert parts.cloud is not None
+    edge, cloud = parts.edge.stream(), parts.cloud.stream()
+    sender, receiver = ends(parts.boundary, precision=precision)
     for frame in clip_of((1, 3, 64, 64)):
         early = edge(frame.numpy())
         maps, misses = receiver.decode(sender.encode(early["boundary"]))
-        got = halves.outputs(early, cloud(*maps, miss=misses))
+        got = parts.outputs(early, cloud(*maps, miss=misses))
         (want,), (have,) = ([torch.as_tensor(np.array(x)) for x in tree] for tree in (net.dense(frame.numpy()), got))
         assert (have - want).abs().max() <= most * want.abs().max()
-        (again,) = (torch.as_tensor(np.array(x)) for x in halves.outputs(early, halves.cloud.dense(*maps)))
+        (again,) = (torch.as_tensor(np.array(x)) for x in parts.outputs(early, parts.cloud.dense(*maps)))
         assert_matches(have, again)

@@ -36,8 +36,6 @@ LOSS = 0.005
 """Accuracy that COACH gives for fewer bits."""
 CENTRES = 16
 """Semantic centres that are cached; the one that was used last goes first."""
-FADE = 0.9
-"""Weight of a centre against one frame that is like it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +137,12 @@ def difference(one: Image, other: Image) -> float:
     return float(np.mean(np.maximum(one, other) - np.minimum(one, other), dtype=np.float64))
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Centre:
-    """A semantic centre: what frames that were alike had in common, and the outputs of the last that was computed."""
+    """A semantic centre: the features and outputs of a frame that was computed.
+
+    It does not move with the frames that are like it, as a class's would: boxes do, and would be told ever later.
+    """
 
     features: Array
     outputs: list[Array]
@@ -170,7 +171,6 @@ class Coach:
             return Outcome(copied(early))
         features, near = yield Stage("edge", Work("compare"), partial(self._looked_up, picture, early))
         if near is not None:
-            near.features = FADE * near.features + (1 - FADE) * features
             return Outcome(near.outputs, hit_ratio=1.0, work_share=self.split.edge_share)
         outputs, _ = yield from self.split.end(picture, early, self._bits(link))
         self._centres = [Centre(features, outputs), *self._centres][:CENTRES]

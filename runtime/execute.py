@@ -36,6 +36,7 @@ Calls = Mapping[str, Callable[..., Any]]
 
 
 STILL: Calls = {
+    "flux.shift_at.default": lambda motion, size, *_: motion.new_zeros((2, size[0] * size[1])),
     "flux.motion_reindex.default": lambda cache, source, layout: cache,
     "flux.apart_window.default": lambda shift, out, *_: out.new_zeros(out.shape[1], dtype=torch.bool),
     "flux.apart_join.default": lambda *args: args[4].new_zeros(args[4].shape[1], dtype=torch.bool),

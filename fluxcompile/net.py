@@ -211,6 +211,8 @@ def _runtime(name: str) -> Any:
         raise ProgramError(
             "the reference executor needs torch and this machine has none; pip install fluxcompile[compile]"
         ) from e
+    except ImportError as e:  # an extension is not built
+        raise ProgramError(str(e)) from e
 
 
 def load(path: str | Path) -> Net:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from fluxcompile.errors import DeviceError
-from fluxcompile.kernels import _device
-from fluxcompile.kernels.device import Attributes, Described, kernels
+from fluxcompile.kernels.device import THREADS, Attributes, Described, kernels, plan
 from fluxcompile.kernels.nvrtc import newest
 
 DRIVER = "libcuda.so.1"
@@ -44,7 +43,7 @@ class Driver:
         """One kernel of one argument, a structure, which the driver copies."""
         structure = ctypes.create_string_buffer(arguments, len(arguments))
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(structure))
-        grid, block = (*blocks, 1), (_device.THREADS, 1, 1)
+        grid, block = (*blocks, 1), (THREADS, 1, 1)
         sizes = [ctypes.c_uint(n) for n in (*grid, *block, shared_bytes)]
         self._call("cuLaunchKernel", function, *sizes, ctypes.c_void_p(stream), pointers, None)
 
@@ -77,7 +76,7 @@ class CudaRunner:
         self, op: str, attributes: Attributes, inputs: list[Described], outputs: list[Described], workspace: int
     ) -> None:
         stream = self._stream()
-        for step in _device.plan(op, attributes, inputs, outputs, workspace):
+        for step in plan(op, attributes, inputs, outputs, workspace):
             if len(step) == 3:
                 self._driver.copy(*step, stream)
                 continue

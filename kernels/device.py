@@ -12,9 +12,20 @@ import torch
 from torch import Tensor
 
 from fluxcompile.geometry import Chain, parse_layout
-from fluxcompile.kernels import _device
 from fluxcompile.ops import TABLE, Op
 
+try:
+    from fluxcompile.kernels import _device
+except ImportError as error:
+    raise ImportError(
+        f"fluxcompile.kernels: the extension that plans device kernels is missing or does not load ({error}); "
+        "install fluxcompile with a C++17 compiler at hand, in a checkout with `make` or `pip install --editable .`"
+    ) from error
+
+plan = _device.plan
+"""What to do to run an op on tensors that fit it: copies and launches, in order."""
+THREADS: int = _device.THREADS
+"""Of a block, in every kernel."""
 Attributes = Mapping[str, list[int] | list[float]]
 Described = tuple[int, str, tuple[int, ...]]
 """A tensor as its address, type and shape."""

@@ -63,6 +63,13 @@ def test_missing_extension_says_what_to_do(repo: Path) -> None:
         run(sys.executable, "-c", blocked, cwd=repo)
 
 
+def test_missing_device_extension_says_what_to_do(repo: Path) -> None:
+    code = "import sys; sys.modules['fluxcompile.kernels._device'] = None; import torch; from fluxcompile import fluxcompile;"
+    code += "fluxcompile(torch.nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 8, 8)).stream(backend='cuda')"
+    with pytest.raises(AssertionError, match=r"ProgramError: .* plans device kernels is missing or does not load"):
+        run(sys.executable, "-c", code, cwd=repo)
+
+
 @pytest.fixture(scope="module")
 def built(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a wheel from the checkout, an sdist, and a wheel from that sdist."""

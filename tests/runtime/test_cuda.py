@@ -23,6 +23,7 @@ from fluxcompile.kernels import _device
 from fluxcompile.kernels.cuda import CudaRunner, Driver, cuda_device, cuda_kernels
 from fluxcompile.kernels.device import kernels
 from fluxcompile.kernels.nvrtc import libraries
+from fluxcompile.models import ZOO, build
 from fluxcompile.ops import TABLE
 from fluxcompile.program import Graph, Op
 from fluxcompile.runtime.execute import STILL, UNLIMITED, Executor
@@ -111,6 +112,16 @@ def test_a_stream_by_kernels_does_what_the_reference_does(policy: Policy) -> Non
         assert reference.stats is not None
         assert stream.stats.layers == reference.stats.layers
     assert min(counted.count[name] for name in ("halo_gather", "tile_scatter", "motion_reindex", "gate")) > 0
+
+
+@pytest.mark.parametrize("name", ["yolo11-mini", "efficientnet-mini", "swin-mini", "segformer-mini"])
+def test_nets_of_the_zoo_by_kernels(name: str) -> None:
+    shape = ZOO[name].input_shape
+    stream, reference, counted = streams(fluxcompile(build(name), torch.zeros(shape)))
+    for frame in clip_of(shape, frames=2):
+        assert_matches(stream(frame), reference(frame))
+    used = {"efficientnet-mini": "hold", "segformer-mini": "resample", "swin-mini": "row_scatter"}
+    assert counted.count[used.get(name, "tile_scatter")] > 0
 
 
 def test_a_wrong_kernel_is_seen() -> None:

@@ -1,13 +1,14 @@
 """The flux ops that are plugins in a TensorRT graph: nodes of domain `flux`, named and ordered as in `ops`.
 
-What an op takes differs from `ops` where a plugin could not take it: lists are int32, booleans are tensors of one
-element rather than none, and in place of a layout stands `view`: (outer, rows, inner), the sizes under which the
-elements of a tensor lie so that [:, r, :] is row r. All other flux ops are spelled in ONNX's own.
+What an op takes differs from `ops` where a plugin could not take it: lists and masks are int32, as no plugin may have a
+tensor of bool, single values are tensors of one element rather than none, and in place of a layout stands `view`:
+(outer, rows, inner), the sizes under which the elements of a tensor lie so that [:, r, :] is row r. All other flux ops
+are spelled in ONNX's own.
 
 What a list names past the end of its map or tokens is left out: such tiles and rows are neither read from, whatever is
 then gathered, nor scattered.
 
-A type is f32, i32, b8 or T, which stands for f32 or f16, the same throughout one node. `n` is a length that only a
+A type is f32, i32 or T, which stands for f32 or f16, the same throughout one node. `n` is a length that only a
 frame tells (tiles or rows listed), and may be 0. Every node also carries `plugin_version` and `plugin_namespace`.
 """
 
@@ -82,8 +83,8 @@ PLUGIN_OPS: dict[str, PluginOp] = {
             # With gate 0 any change passes, NaN included; else the bound is gate times new's standard deviation
             # (unbiased, over all its elements).
             "gate",
-            (Port("new", "T", "..."), Port("old", "T", "..."), Port("miss", "b8", "rows"), Port("gate", "f32", "1")),
-            (Port("changed", "b8", "rows"),),
+            (Port("new", "T", "..."), Port("old", "T", "..."), Port("miss", "i32", "rows"), Port("gate", "f32", "1")),
+            (Port("changed", "i32", "rows"),),
             _VIEW,
         ),
         PluginOp(
@@ -114,7 +115,7 @@ PLUGIN_OPS: dict[str, PluginOp] = {
                 Port("changed_queries", "i32", "n"),
                 Port("changed_keys", "i32", "n"),
                 Port("changed_values", "i32", "n"),
-                Port("fresh", "b8", "1"),
+                Port("fresh", "i32", "1"),
             ),
             (
                 Port("output", "T", "1 heads queries values"),

@@ -194,7 +194,9 @@ _PARTS = {
     far = Cast <to = 1> (is_far)
     most = ReduceMax <axes = [0, 2], keepdims = 0> (far)
     differs = Cast <to = 9> (most)
-    changed = And (differs, miss)
+    is_miss = Cast <to = 9> (miss)
+    is_changed = And (differs, is_miss)
+    changed = Cast <to = 6> (is_changed)
 """,
     "resample": """
     zero = Constant <value_ints: ints = [0]> ()

@@ -8,7 +8,7 @@ import numpy as np
 from fluxcompile.passes.trt_call import Call
 from fluxcompile.passes.trt_masks import int32, seen, unseen
 from fluxcompile.passes.trt_rows import view_of
-from fluxcompile.passes.trt_writer import FLOAT, INT32, Value, Writer
+from fluxcompile.passes.trt_writer import BOOL, FLOAT, INT32, Value, Writer
 from fluxcompile.plugin_ops import DOMAIN, PLUGIN_OPS, VERSION
 
 
@@ -91,8 +91,9 @@ def gate(w: Writer, call: Call) -> Value:
     new, old = _in_view(w, layout, *(w.cast(call[x], FLOAT) for x in ("new", "old")))
     # without a spread, whatever differs at all has changed
     bound = call["gate"] if call["new"].is_float else w.constant(np.zeros(1, np.float32))
-    operands = [new, old, miss, bound]
-    return plugin(w, "gate", operands, [(miss.dtype, miss.shape)], view=list(view_of(layout).sizes))[0]
+    operands = [new, old, w.cast(miss, INT32), bound]
+    (changed,) = plugin(w, "gate", operands, [(INT32, miss.shape)], view=list(view_of(layout).sizes))
+    return w.cast(changed, BOOL)
 
 
 def resample(w: Writer, call: Call) -> Value:
@@ -106,7 +107,7 @@ def resample(w: Writer, call: Call) -> Value:
 def correct_attention(w: Writer, call: Call) -> list[Value]:
     names = ("q", "k", "v", "k_old", "v_old", "numerator", "denominator", "offset", "queries", "keys", "values")
     outputs = [(FLOAT, shape) for _, shape in call.types]
-    fresh = w.reshape(call["fresh"], [1])
+    fresh = w.cast(w.reshape(call["fresh"], [1]), INT32)
     return plugin(w, "correct_attention", [*(call[n] for n in names), fresh], outputs, scale=float(call["scale"]))
 
 

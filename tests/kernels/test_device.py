@@ -398,6 +398,8 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], inputs: Any, says:
         ("motion_reindex", {"view": [2, 35, 2]}, [X, (0, "i32", (35,))], [X], "have 140 elements, the tensor"),
         ("motion_reindex", {"view": [2, 35, 1]}, [X, (0, "i32", (34,))], [X], "have 35 rows, the list of rows is"),
         ("motion_reindex", {"sizes": [2, 35], "row_steps": [0]}, [X, (0, "i32", (35,))], [X], "as many"),
+        ("motion_reindex", {"sizes": [2, 0], "row_steps": [0, 1]}, [X, (0, "i32", (35,))], [X], "a factor of 0 walks 1 rows at"),
+        ("motion_reindex", {"sizes": [2, 3] * 5, "row_steps": [0, 1] * 5}, [X, (0, "i32", (35,))], [X], "more factors than 8"),
         ("motion_reindex", {"sizes": [10, 7], "row_steps": [2, 1]}, [X, (0, "i32", (35,))], [X], "walk 70 places but"),
         ("gate", {"view": [2, 35, 1]}, [X, X, (0, "b8", (35,)), (0, "f32", (2,))], [(0, "b8", (35,))], "gate is .2., expected"),
         ("gate", {"view": [2, 35, 1]}, [X, (0, "f16", (1, 2, 5, 7)), (0, "b8", (35,)), (0, "f32", ())], [(0, "b8", (35,))], "old is of f16"),

@@ -79,6 +79,13 @@ def _layout(text: str) -> Layout:
     return parse_layout(text)
 
 
+@lru_cache(maxsize=4096)
+def _same_rows(layout: str, other: str) -> bool:
+    """Whether tensors of both layouts have their rows at the same places."""
+    a, b = (row_index(text) for text in (layout, other))
+    return a.shape == b.shape and torch.equal(a, b)
+
+
 def spread(values: Tensor, layout: str) -> Tensor:
     """Per-row values laid out over the tensor's dimensions (size 1 where there is no place)."""
     return values[..., row_index(layout, values.device)]
@@ -169,6 +176,8 @@ def miss_join(misses: Sequence[Tensor], letters: str, layouts: Sequence[str], ou
     (any element of it changes all), "1" broadcasts, "_" stands for a value without dimensions.
     """
     words, out_word = split_letters(letters)
+    if all(w == out_word and _same_rows(x, out_layout) for w, x in zip(words, layouts, strict=True)):
+        return torch.stack(tuple(misses)).any(0)
     mask = torch.zeros((), dtype=torch.bool, device=misses[0].device)
     for miss, word, layout in zip(misses, words, layouts, strict=True):
         mask = mask | _fold(spread(miss, layout), word, out_word)
@@ -298,6 +307,13 @@ def reach(miss: Tensor, radius: Tensor, size: Sequence[int]) -> Tensor:
     return torch.nn.functional.max_pool2d(field, 2 * r + 1, 1, r).bool().reshape(-1)
 
 
+@lru_cache(maxsize=1024)
+def own_pixels_on(device: torch.device, cells: int, pixels: int, scale: float, origin: float) -> tuple[Tensor, Tensor]:
+    """`geometry.own_pixels` as tensors."""
+    low, high = own_pixels(cells, pixels, scale, origin)
+    return torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
+
+
 def _limit_samples() -> Iterator[Sample]:
     near = torch.zeros(8 * 8, dtype=torch.bool)
     near[9] = True
@@ -324,7 +340,7 @@ def limit(
         return miss.clone()
     total = torch.nn.functional.pad(reach.view(*frame).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
     axes = zip(size, frame, scale, origin, strict=True)
-    spans = [[torch.from_numpy(edge).to(miss.device) for edge in own_pixels(*axis)] for axis in axes]
+    spans = [own_pixels_on(miss.device, *axis) for axis in axes]
     (y0, y1), (x0, x1) = spans
     count = total[y1][:, x1] - total[y0][:, x1] - total[y1][:, x0] + total[y0][:, x0]
     return miss & (count > 0).reshape(-1)

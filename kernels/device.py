@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fluxcompile.geometry import Chain, parse_layout
-from fluxcompile.ops import TABLE, Op
+from fluxcompile.ops import TABLE, Op, own_pixels_on
 
 try:
     from fluxcompile.kernels import _device
@@ -75,6 +75,8 @@ def _defaults(name: str) -> dict[str, Any]:
 
 def bind(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Tensor], Attributes]:
     """The tensors of a call in order, without gaps, and its attributes."""
+    if op.name in BOUND:
+        return BOUND[op.name](*args, **kwargs)
     defaults = _defaults(op.name)
     given = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
     tensors: list[Tensor] = []
@@ -89,6 +91,16 @@ def bind(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[T
         else:
             attributes[name] = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
     return tensors, attributes
+
+
+def _spans(miss: Tensor, reach: Tensor, *where: Any) -> tuple[list[Tensor], Attributes]:
+    """What `limit` takes: in place of scales and origins, which are doubles, the spans of pixels they give."""
+    (y_low, y_high), (x_low, x_high) = (own_pixels_on(miss.device, *axis) for axis in zip(*where, strict=True))
+    return [miss.contiguous(), reach.contiguous(), y_low, y_high, x_low, x_high], {"frame": list(where[1])}
+
+
+BOUND: dict[str, Callable[..., tuple[list[Tensor], Attributes]]] = {"limit": _spans}
+"""Rows whose kernels take other arguments than the row."""
 
 
 def describe(tensor: Tensor) -> Described:

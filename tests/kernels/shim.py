@@ -20,7 +20,7 @@ INSIDE, AROUND = 0xFF, 0xA5
 shimmed = pytest.mark.skipif(
     not hasattr(_device, "launch_on_cpu"), reason="this build has no shim; `make test` makes one"
 )
-MASKS = ("gate", "miss_window")
+MASKS = ("gate", "limit", "miss_window")
 """Ops that give a mask, of the type of the one they take."""
 BYTES = {"f32": 4, "f16": 2, "f64": 8, "i32": 4, "i64": 8, "u8": 1, "b8": 1}
 

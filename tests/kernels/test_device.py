@@ -207,6 +207,17 @@ def test_rows_may_be_given_as_a_view() -> None:
     assert torch.equal(out, cache[:, source.long()])
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0, 8 / 3, 16.0])
+def test_limit(scale: float) -> None:
+    """Scales that cut the frame evenly and not, cells at its edges among them."""
+    frame, size = (48, 40), [round(48 / scale), round(40 / scale)]
+    random = torch.Generator().manual_seed(7)
+    miss = torch.rand(size[0] * size[1], generator=random) < 0.7
+    for share in (0.0, 0.01, 0.2, 1.0):
+        reach = torch.rand(frame[0] * frame[1], generator=random) < share
+        check("limit", miss, reach, size, list(frame), [scale] * 2, [(scale - 1) / 2] * 2)
+
+
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
@@ -404,6 +415,9 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], inputs: Any, says:
         ("gate", {"view": [2, 35, 1]}, [X, X, (0, "b8", (35,)), (0, "f32", (2,))], [(0, "b8", (35,))], "gate is .2., expected"),
         ("gate", {"view": [2, 35, 1]}, [X, (0, "f16", (1, 2, 5, 7)), (0, "b8", (35,)), (0, "f32", ())], [(0, "b8", (35,))], "old is of f16"),
         ("hold", {}, [X, (0, "f32", (2, 5, 7)), (0, "f32", ()), (0, "b8", ())], [X], "new is .*, cache"),
+        ("limit", {"frame": [4, 5]}, [(0, "b8", (6,)), (0, "b8", (19,)), *[(0, "i64", (2,))] * 2, *[(0, "i64", (3,))] * 2], [(0, "b8", (6,))], "reach has 19 pixels, the frame 4 x 5"),
+        ("limit", {"frame": [4, 5]}, [(0, "b8", (7,)), (0, "b8", (20,)), *[(0, "i64", (2,))] * 2, *[(0, "i64", (3,))] * 2], [(0, "b8", (7,))], "miss has 7 cells, the spans are of 2 x 3"),
+        ("miss_window", {"size": [2, 3]}, [(0, "b8", (7,)), (0, "i64", (2, 3)), (0, "i64", (3, 3))], [(0, "b8", (6,))], "miss has 7 rows, the map 2 x 3"),
         ("sad_motion", {"radius": [-1]}, [(0, "u8", (9, 9))] * 2 + [(0, "i32", (2,))], [], "0 outputs, expected 3"),
         ("unknown", {}, [], [], "no kernel for an op named 'unknown'"),
     ],

@@ -71,11 +71,18 @@ def built(repo: Path, sources: Path) -> Callable[[str], Path]:
     return build
 
 
+def narrow(values: Any) -> Any:
+    """As TensorRT has tensors: no int64, bool or uint8."""
+    to = {torch.int64: torch.int32, torch.bool: torch.int32, torch.uint8: torch.float32}
+    return pytree.tree_map(lambda v: v.to(to.get(v.dtype, v.dtype)) if isinstance(v, Tensor) else v, tuple(values))
+
+
 class Case:
     """A call of an op as the driver reads it."""
 
     def __init__(self, folder: Path, name: str, args: Any, *, view: list[int] | None = None) -> None:
-        self.inputs, attributes = bind(TABLE[name], args, {})
+        tensors, attributes = bind(TABLE[name], args, {})
+        self.inputs = list(narrow(tensors))
         if view:
             attributes = {"view": view}
         self.folder, self.name = folder, name
@@ -108,19 +115,13 @@ class Case:
         return run(built / "life_cycle", built / "plugins" / "libflux_plugins.so", self.path, "--faults")
 
 
-def narrow(values: Any) -> Any:
-    """As TensorRT has tensors: no int64, bool or uint8."""
-    to = {torch.int64: torch.int32, torch.bool: torch.int32, torch.uint8: torch.float32}
-    return pytree.tree_map(lambda v: v.to(to.get(v.dtype, v.dtype)) if isinstance(v, Tensor) else v, tuple(values))
-
-
 SAMPLES = [pytest.param(n, s, id=f"{n}-{i}") for n in OPS for i, s in enumerate(TABLE[n].samples())]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("name", "sample"), SAMPLES)
 def test_a_plugin_lives(version: str, name: str, sample: Any, built: Callable[[str], Path], tmp_path: Path) -> None:
-    got = Case(tmp_path, name, narrow(sample)).live(built(version))
+    got = Case(tmp_path, name, sample).live(built(version))
     want = TABLE[name].reference(*sample)
     assert_matches(got, want.int() if name in MASKS else want)
 
@@ -131,7 +132,7 @@ def test_a_plugin_of_halves_lives(version: str, name: str, built: Callable[[str]
     sample = next(TABLE[name].samples())
     half = [x.half() if isinstance(x, Tensor) and x.is_floating_point() and x.dim() else x for x in sample]
     want = TABLE[name].reference(*half)
-    assert_matches(Case(tmp_path, name, narrow(half)).live(built(version)), want.int() if name in MASKS else want)
+    assert_matches(Case(tmp_path, name, half).live(built(version)), want.int() if name in MASKS else want)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -146,7 +147,7 @@ def test_rows_as_a_view(version: str, built: Callable[[str], Path], tmp_path: Pa
 @pytest.mark.parametrize("name", OPS)
 def test_a_plugin_refuses(version: str, name: str, built: Callable[[str], Path], tmp_path: Path) -> None:
     """Each field missing, misspelt, of another type or length; a saved plugin truncated anywhere; tensors that do not fit."""
-    log = Case(tmp_path, name, narrow(next(TABLE[name].samples()))).refuse(built(version))
+    log = Case(tmp_path, name, next(TABLE[name].samples())).refuse(built(version))
     assert log.startswith("lived\n")
     assert f"flux::{name}: " in log
     for said in ("no fields", "expected", *(["truncated"] if version == "8.5" else [])):
@@ -158,7 +159,7 @@ def test_the_driver_sees_a_wrong_plugin(version: str, built: Callable[[str], Pat
     """The control: a shape, a type or a name that the plugin does not have ends its life."""
     one = built(version)
     words = one / "life_cycle", one / "plugins" / "libflux_plugins.so", tmp_path / "case"
-    case = Case(tmp_path, "hold", narrow(next(TABLE["hold"].samples())))
+    case = Case(tmp_path, "hold", next(TABLE["hold"].samples()))
     whole = case.path.read_text()
     for right, wrong, says in (
         (r"(output f32 \S+) 2", r"\1 3", "size 0 of output 0"),
@@ -176,7 +177,7 @@ def test_the_driver_sees_a_wrong_plugin(version: str, built: Callable[[str], Pat
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_sanitizer_watches(version: str, built: Callable[[str], Path], tmp_path: Path) -> None:
     """The control: a kernel that writes into memory that is a byte too short is seen."""
-    case = Case(tmp_path, "halo_gather", narrow(next(TABLE["halo_gather"].samples())))
+    case = Case(tmp_path, "halo_gather", next(TABLE["halo_gather"].samples()))
     words = built(version) / "life_cycle", built(version) / "plugins" / "libflux_plugins.so", case.path, "--short"
     said = run(*words, expect=1)
     assert "AddressSanitizer: heap-buffer-overflow" in said

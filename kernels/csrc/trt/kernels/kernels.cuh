@@ -4,6 +4,7 @@
 #include "gate.cuh"
 #include "halo_gather.cuh"
 #include "hold.cuh"
+#include "limit.cuh"
 #include "miss_window.cuh"
 #include "motion_reindex.cuh"
 #include "resample.cuh"
@@ -16,6 +17,7 @@
     FLUX_GATE(ENTRY)              \
     FLUX_HALO_GATHER(ENTRY)       \
     FLUX_HOLD(ENTRY)              \
+    FLUX_LIMIT(ENTRY)             \
     FLUX_MISS_WINDOW(ENTRY)       \
     FLUX_MOTION_REINDEX(ENTRY)    \
     FLUX_RESAMPLE(ENTRY)          \

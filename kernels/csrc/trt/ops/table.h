@@ -8,6 +8,7 @@ const Op& correct_attention();
 const Op& gate();
 const Op& halo_gather();
 const Op& hold();
+const Op& limit();
 const Op& miss_window();
 const Op& motion_reindex();
 const Op& resample();

@@ -65,7 +65,7 @@ tsan: $(READY)  ## the kernels' tests of threads under ThreadSanitizer
 	$(call sanitized,thread,libtsan.so,tests/kernels/test_threads.py tests/kernels/test_sanitizers.py)
 
 gpu: $(BUILT)  ## tests on an NVIDIA GPU, where torch has CUDA; writes out/gpu.xml, with the GPU's name
-	$(BIN)/python -m pytest -m gpu tests/gpu --junitxml=out/gpu.xml
+	$(BIN)/python -m pytest -m gpu --junitxml=out/gpu.xml
 
 lint: $(READY)  ## ruff, mypy --strict, import contracts, clang-format
 	$(BIN)/ruff check .

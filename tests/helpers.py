@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from fluxcompile.ir import text
+from fluxcompile.net import BACKENDS
 from fluxcompile.passes.capture import capture
 from fluxcompile.passes.count_macs import count_macs
 from fluxcompile.passes.drop_identities import drop_identities
@@ -23,6 +25,14 @@ from fluxcompile.verify import verify
 
 # Of the largest value: sums in another order, two float32 backends apart.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+ON_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU here"),
+]
+RUNNING = [pytest.param(name, marks=ON_GPU if name == "cuda" else ()) for name in BACKENDS]
+"""The backends, for tests of each; a GPU's where there is one."""
 
 
 def assert_matches(got: Any, want: Any) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxcompile import CaptureError, Frames, InputError, Net, OptionError, Policy, fluxcompile
-from fluxcompile.net import BACKENDS
-from tests.helpers import Do, assert_matches, seeded
+from tests.helpers import RUNNING, Do, assert_matches, seeded
 
 SHAPE = (1, 3, 16, 32)
 X = torch.rand(SHAPE)
@@ -45,7 +44,7 @@ FRAMES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", RUNNING)
 @pytest.mark.parametrize("name", FRAMES)
 def test_a_refused_frame_leaves_the_stream_as_it_was(name: str, backend: str, net: Net) -> None:
     frames, settings, message = FRAMES[name]

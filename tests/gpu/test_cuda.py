@@ -16,13 +16,10 @@ from fluxcompile import Policy, fluxcompile
 from fluxcompile.kernels import _device
 from fluxcompile.kernels.cuda import cuda_kernels
 from fluxcompile.ops import TABLE
-from tests.helpers import assert_matches, clip_of, seeded
+from tests.helpers import ON_GPU, assert_matches, clip_of, seeded
 from tests.nets import Attention, Tokens
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU here"),
-]
+pytestmark = ON_GPU
 SAMPLES = [pytest.param(n, s, id=f"{n}-{i}") for n in _device.ops() for i, s in enumerate(TABLE[n].samples())]
 
 

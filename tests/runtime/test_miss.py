@@ -9,11 +9,10 @@ from torch import nn
 
 from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.kernels import _cpu
-from fluxcompile.net import BACKENDS
 from fluxcompile.runtime.blocks import block_residual
 from fluxcompile.runtime.miss import BLOCK, Classes, Classifier
 from fluxcompile.runtime.motion import Exposure
-from tests.helpers import seeded
+from tests.helpers import RUNNING, seeded
 
 Array = np.ndarray
 
@@ -95,7 +94,7 @@ def test_refusals(change: dict[str, object], message: str) -> None:
         _cpu.block_residual(**(arguments | change))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", RUNNING)
 @pytest.mark.parametrize("camera", [False, True])
 def test_streams(backend: str, camera: bool) -> None:
     model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)))

@@ -3,6 +3,7 @@
 A check that cannot be made here is told as skipped, with the reason; it proves nothing then.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from fluxcompile.bindings import names_in, names_used
 from fluxcompile.bundle import Manifest, broken_files, read_manifest
 from fluxcompile.errors import EngineError, ExportError, FluxError, in_a_line
 from fluxcompile.golden import Feed, Golden, Reference, apart, real_clip
+from fluxcompile.kernels import nvrtc
 from fluxcompile.options import Policy
 from fluxcompile.passes.build_rtx_engine import build_rtx_engine, tensorrt_rtx
 from fluxcompile.passes.lower_tensorrt import lower_tensorrt
@@ -220,12 +222,25 @@ def _require_ports(node: onnx.NodeProto) -> None:
 
 
 def plugin_source_matches(case: Case) -> str:
-    """The plugins' registry and the graph name the same ops."""
-    sources = [p.read_text() for p in (case.folder / "plugin").rglob("*.cpp")]
-    missing = [name for name in case.manifest.plugins if not any(f'"{name}"' in text for text in sources)]
+    """The plugins' table and the graph name the same ops."""
+    folder = case.folder / "plugin" / "ops"
+    declared = {m for p in folder.glob("*.cpp") for m in re.findall(r'Op op = \{\s*"(\w+)"', p.read_text())}
+    missing = sorted(set(case.manifest.plugins) - declared)
     if missing:
         raise Failed(f"plugin/ has no source of {', '.join(missing)}")
-    return f"source of {len(case.manifest.plugins)} plugins"
+    return f"source of {', '.join(case.manifest.plugins)}"
+
+
+def kernels_compile(case: Case) -> str:
+    wanted = case.manifest.target["sm"]
+    compilers = [nvrtc.Nvrtc(path) for path in nvrtc.libraries()]
+    pairs = [(one, sm) for one in compilers for sm in wanted if sm in one.architectures]
+    if not pairs:
+        names = ", ".join(f"sm_{sm}" for sm in wanted)
+        raise Skipped(f"no NVRTC here that compiles for {names}; pip install fluxcompile[nvrtc]")
+    for one, sm in pairs:
+        one.compile("kernels.cuh", sm, case.folder / "plugin" / "kernels")
+    return ", ".join(f"sm_{sm} by NVRTC {one.version[0]}.{one.version[1]}" for one, sm in pairs)
 
 
 def built_ahead_of_time(case: Case) -> str:
@@ -303,6 +318,7 @@ CHECKS = [
         plugin_is_golden_without_functions,
     ),
     Check("plugin source is there", "plugin/ declares every plugin that the graph uses", plugin_source_matches),
+    Check("kernels compile", "NVRTC takes every kernel of plugin/ for the target's GPU; none was run", kernels_compile),
     Check("scripts are Python 3.8", "the scripts parse as the Python of JetPack 5", scripts_are_python_3_8),
     Check(
         "engine built ahead of time",

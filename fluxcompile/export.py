@@ -18,6 +18,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 from fluxcompile.bundle import FORMAT, Manifest, Memory, Tensor, files_of, write_manifest
 from fluxcompile.errors import ExportError
 from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, ranges_over, real_clip
+from fluxcompile.kernels.plugins import plugin_sources
 from fluxcompile.options import Policy
 from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
 from fluxcompile.passes.trt_call import types_in
@@ -29,9 +30,6 @@ from fluxcompile.targets import Target, target_of
 PACKAGE = Path(__file__).parent
 ONBOARD = PACKAGE / "onboard"
 """What is copied into a bundle as it is."""
-PLUGIN_SOURCE = PACKAGE / "kernels" / "csrc" / "trt"
-PLUGIN_PARTS = ("CMakeLists.txt", "kernels", "ops", "plugin")
-"""Of the plugins' source, what builds on a target; mock and shim are for tests without one."""
 PRECISIONS = ("fp32", "fp16", "int8")
 WORKSPACE_BYTES = 256 << 20
 USABLE = 0.75
@@ -52,7 +50,6 @@ def export(
     capacity: float | None = None,
     memory_bytes: int | None = None,
     frames: int = FRAMES,
-    plugin_source: Path | None = None,
 ) -> Manifest:
     """Write the bundle; the folder is made, or one that holds a bundle is written anew.
 
@@ -66,9 +63,8 @@ def export(
     Raises ExportError for an unknown target or precision, an op without a lowering, a program too large for the device.
     """
     machine, folder = target_of(target), Path(folder)
-    source = plugin_source or PLUGIN_SOURCE
     policy = policy or Policy(**program.policy)
-    _require(precision, clip, capacity, source, folder)
+    _require(precision, clip, capacity, folder)
     radius = None if policy.exact else policy.radius
     lowered = lower_tensorrt(program, radius)
     fixed = None if capacity is None else lower_tensorrt(program, radius, capacity)
@@ -83,7 +79,7 @@ def export(
     feeds = list(real_clip(program, policy, clip, frames) if clip else made_clip(program, policy, frames))
     levels = write_samples(folder, program, lowered, feeds)
     program.save(folder / "program.flux")
-    _copy(folder, source)
+    _copy(folder)
     lines = [f"{cache} {value} {int(value in lowered.outputs)}" for cache, value in lowered.caches]
     (folder / "caches.txt").write_text("\n".join(lines) + "\n")
     manifest = Manifest(
@@ -124,15 +120,13 @@ def _with_files(manifest: Manifest, folder: Path) -> Manifest:
     return msgspec.structs.replace(manifest, files=files_of(folder))
 
 
-def _require(precision: str, clip: str | Path | None, capacity: float | None, source: Path, folder: Path) -> None:
+def _require(precision: str, clip: str | Path | None, capacity: float | None, folder: Path) -> None:
     if capacity is not None and not 0 < capacity <= 1:
         raise ExportError(f"capacity is {capacity}; it is a share of all tiles, above 0 and up to 1")
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is unknown; there are {', '.join(PRECISIONS)}")
     if precision == "int8" and clip is None:
         raise ExportError("int8 takes its ranges from frames like yours; give a clip")
-    if not (source / "CMakeLists.txt").is_file():
-        raise ExportError(f"{source}: the plugins' source is not there; export from a checkout of fluxcompile")
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise ExportError(f"{folder}: holds files that are no bundle; give a new folder")
 
@@ -300,18 +294,15 @@ def _shape(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def _copy(folder: Path, source: Path) -> None:
+def _copy(folder: Path) -> None:
     for path in ONBOARD.glob("*.*"):
         if path.suffix in (".py", ".cpp"):
             shutil.copyfile(path, folder / path.name)
     shutil.copyfile(PACKAGE / "runtime" / "engine.py", folder / "engine.py")
-    for part in PLUGIN_PARTS:
-        place = folder / "plugin" / part
-        if (source / part).is_dir():
-            shutil.copytree(source / part, place)
-        elif (source / part).is_file():
-            place.parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / part, place)
+    for name, path in plugin_sources().items():
+        place = folder / "plugin" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
 
 
 def _readme(manifest: Manifest, machine: Target) -> str:

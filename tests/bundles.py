@@ -18,7 +18,6 @@ from fluxcompile.net import Net
 from tests.helpers import seeded
 
 FAKES = Path(__file__).parent / "fake_tensorrt"
-OPS = ("gate", "halo_gather", "motion_reindex", "row_scatter", "tile_scatter")
 
 
 def small_net(h: int = 48, w: int = 64) -> Net:
@@ -28,14 +27,6 @@ def small_net(h: int = 48, w: int = 64) -> Net:
         return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 4, 3, padding=1))
 
     return fluxcompile(seeded(make), torch.zeros(1, 3, h, w))
-
-
-def plugin_source(folder: Path) -> Path:
-    """What stands in for the plugins' source where only its presence matters."""
-    (folder / "ops").mkdir(parents=True)
-    (folder / "CMakeLists.txt").write_text("project(flux_plugins)\n")
-    (folder / "ops" / "table.cpp").write_text("\n".join(f'const char* {op}_name = "{op}";' for op in OPS))
-    return folder
 
 
 def altered(bundle: Path, folder: Path, name: str, change: Any, *, hide: bool = False) -> Path:

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from fluxcompile import Policy
-from fluxcompile import export as export_module
 from fluxcompile.bindings import names_in, names_used
 from fluxcompile.bundle import FILES, read_manifest, require_whole
 from fluxcompile.check import CHECKS, SCRIPTS, check
@@ -22,7 +21,7 @@ from fluxcompile.cli import app
 from fluxcompile.errors import BundleError, EngineError, ExportError
 from fluxcompile.net import Net
 from fluxcompile.targets import TARGETS, target_of
-from tests.bundles import FAKES, Machine, altered, plugin_source, small_net
+from tests.bundles import FAKES, Machine, altered, small_net
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +30,9 @@ def net() -> Net:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return plugin_source(tmp_path_factory.mktemp("source") / "trt")
-
-
-@pytest.fixture(scope="module")
-def bundle(net: Net, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "orin"
-    net.export("jetson-orin", folder, plugin_source=source)
+    net.export("jetson-orin", folder)
     return folder
 
 
@@ -67,8 +61,8 @@ def test_a_bundle_is_whole_and_passes_its_checks(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_target_takes_a_net(net: Net, source: Path, target: str, tmp_path: Path) -> None:
-    manifest = net.export(target, tmp_path / "out", plugin_source=source)
+def test_every_target_takes_a_net(net: Net, target: str, tmp_path: Path) -> None:
+    manifest = net.export(target, tmp_path / "out")
     assert manifest.target["name"] == target
     text = (tmp_path / "out" / "README.md").read_text()
     assert target_of(target).interface in text
@@ -94,9 +88,9 @@ def test_the_estimate_counts_what_is_kept_and_what_lives(net: Net, bundle: Path)
     assert memory.total_bytes > memory.workspace_bytes
 
 
-def test_a_policy_is_built_in(net: Net, source: Path, tmp_path: Path) -> None:
+def test_a_policy_is_built_in(net: Net, tmp_path: Path) -> None:
     policy = Policy(exact=False, threshold=0.03, radius=6, gate=0.1)
-    net.export("jetson-orin", tmp_path / "out", policy=policy, plugin_source=source)
+    net.export("jetson-orin", tmp_path / "out", policy=policy)
     with np.load(tmp_path / "out" / "samples.npz") as kept:
         assert kept["threshold.0"] == np.float32(0.03)
         assert kept["gate.0"] == np.float32(0.1)
@@ -104,10 +98,10 @@ def test_a_policy_is_built_in(net: Net, source: Path, tmp_path: Path) -> None:
 
 
 def test_a_real_clip_becomes_the_samples_and_gives_the_ranges(
-    net: Net, source: Path, tmp_path: Path, shared: Callable[[str], Path]
+    net: Net, tmp_path: Path, shared: Callable[[str], Path]
 ) -> None:
     clip = shared("data/clips/pan_bear.mp4")
-    manifest = net.export("jetson-orin", tmp_path / "out", clip=clip, precision="int8", plugin_source=source)
+    manifest = net.export("jetson-orin", tmp_path / "out", clip=clip, precision="int8")
     assert manifest.ranges["conv2d_2"] > 0
     assert results_of(tmp_path / "out", clip=clip)["golden equals reference"].passed
 
@@ -143,7 +137,8 @@ FAULTS = {
     "golden equals reference": ("golden.onnx", rewritten(other_step), True),
     "samples are golden": ("golden.onnx", rewritten(other_step), True),
     "plugin graph is golden without functions": ("plugin.onnx", rewritten(other_step), True),
-    "plugin source is there": ("plugin/ops/table.cpp", lambda data: data.replace(b'"gate"', b'"fate"'), True),
+    "plugin source is there": ("plugin/ops/gate.cpp", lambda data: data.replace(b'"gate"', b'"fate"'), True),
+    "kernels compile": ("plugin/kernels/gate.cuh", lambda data: data + b"int broken(", True),
     "scripts are Python 3.8": ("run.py", lambda data: data + b"\nmatch 1:\n    case _: pass\n", True),
 }
 
@@ -192,12 +187,12 @@ def test_truncated_bundles_are_refused(bundle: Path, tmp_path: Path) -> None:
         require_whole(broken, read_manifest(broken))
 
 
-def test_an_engine_is_built_ahead_of_time(net: Net, source: Path, tmp_path: Path) -> None:
+def test_an_engine_is_built_ahead_of_time(net: Net, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     from fluxcompile.passes.build_rtx_engine import build_rtx_engine
     from fluxcompile.passes.lower_tensorrt import lower_tensorrt
 
-    net.export("rtx-3080", tmp_path / "out", plugin_source=source)
+    net.export("rtx-3080", tmp_path / "out")
     found = results_of(tmp_path / "out")["engine built ahead of time"]
     assert found.passed, found.detail
     assert "sm_86" in found.detail
@@ -247,24 +242,17 @@ def test_bindings_that_are_none_are_told(tmp_path: Path) -> None:
         ({"memory_bytes": 1 << 20}, r"needs about \d+ MiB \(weights \d+, state \d+.*the device has 1 to give"),
     ],
 )
-def test_what_cannot_be_exported_is_said(
-    net: Net, source: Path, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
+def test_what_cannot_be_exported_is_said(net: Net, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
-        net.export(options.pop("target", "jetson-orin"), tmp_path / "out", plugin_source=source, **options)
+        net.export(options.pop("target", "jetson-orin"), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_other_things_is_left_alone(net: Net, source: Path, tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_left_alone(net: Net, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ExportError, match="holds files that are no bundle"):
-        net.export("jetson-orin", tmp_path, plugin_source=source)
+        net.export("jetson-orin", tmp_path)
     assert (tmp_path / "thesis.tex").exists()
-
-
-def test_an_installation_without_the_plugins_source_says_so(net: Net, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="the plugins' source is not there"):
-        net.export("jetson-orin", tmp_path / "out", plugin_source=tmp_path)
 
 
 # --- the target's instructions, from the bundle alone ---
@@ -297,11 +285,11 @@ def test_a_check_on_the_target_can_fail(machine: Machine, onboard: Path) -> None
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_precisions_reach_the_builder(
-    net: Net, source: Path, machine: Machine, tmp_path: Path, precision: str, shared: Callable[[str], Path]
+    net: Net, machine: Machine, tmp_path: Path, precision: str, shared: Callable[[str], Path]
 ) -> None:
     clip = shared("data/clips/pan_bear.mp4")
     folder = tmp_path / "out"
-    net.export("jetson-xavier-nx", folder, precision=precision, clip=clip, plugin_source=source)
+    net.export("jetson-xavier-nx", folder, precision=precision, clip=clip)
     machine.install(folder)
     target = {"FAKE_TENSORRT": "8.5.2", "FAKE_SM": "72"}
     built = machine.run(folder, "build_engine.py", **target)
@@ -355,10 +343,10 @@ def test_altered_bundles_and_engines_are_refused_on_the_target(machine: Machine,
 
 
 @pytest.fixture(scope="module")
-def with_fixed(source: Path, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_fixed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """48 tiles on every map, room for 20."""
     folder = tmp_path_factory.mktemp("fixed") / "orin"
-    small_net(192, 256).export("jetson-orin", folder, capacity=0.4, plugin_source=source)
+    small_net(192, 256).export("jetson-orin", folder, capacity=0.4)
     return machine.install(folder)
 
 
@@ -448,8 +436,7 @@ def test_the_cpp_runner_swaps_caches_and_writes_results(machine: Machine, runner
 # --- the commands ---
 
 
-def test_commands_export_and_check(net: Net, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "PLUGIN_SOURCE", source)
+def test_commands_export_and_check(net: Net, tmp_path: Path) -> None:
     net.save(tmp_path / "net.flux")
     out = tmp_path / "out"
     run = CliRunner().invoke(

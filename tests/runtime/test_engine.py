@@ -16,7 +16,7 @@ from fluxcompile.golden import Golden
 from fluxcompile.net import Net
 from fluxcompile.runtime.engine import Cuda, load_plugins, manifest_of, require_match, tensorrt
 from fluxcompile.runtime.engine_stream import EngineStream
-from tests.bundles import plugin_source, small_net
+from tests.bundles import small_net
 from tests.helpers import assert_matches, clip_of, seeded
 
 
@@ -38,14 +38,9 @@ def net() -> Net:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return plugin_source(tmp_path_factory.mktemp("source") / "trt")
-
-
-@pytest.fixture(scope="module")
-def bundle(net: Net, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "out"
-    net.export("jetson-orin", folder, plugin_source=source)
+    net.export("jetson-orin", folder)
     return folder
 
 
@@ -74,10 +69,10 @@ def test_a_mask_of_new_pixels_is_believed(net: Net, bundle: Path) -> None:
         assert_matches(got(frame, miss=mask), want(frame, miss=mask))
 
 
-def test_blocks_are_looked_at_on_the_host(source: Path, tmp_path: Path) -> None:
+def test_blocks_are_looked_at_on_the_host(tmp_path: Path) -> None:
     policy = Policy(exact=False, residual=3.0, radius=8)
     net = fluxcompile(seeded(lambda: torch.nn.Conv2d(3, 4, 3, padding=1)), torch.zeros(1, 3, 64, 64), frames=Frames())
-    net.export("rtx", tmp_path / "out", policy=policy, plugin_source=source)
+    net.export("rtx", tmp_path / "out", policy=policy)
     got, want = streams(net, tmp_path / "out", policy)
     random = np.random.default_rng(1)
     frame = random.integers(0, 200, (64, 64, 3), np.uint8)

@@ -4,7 +4,7 @@ A check that cannot be made here is told as skipped, with the reason; it proves 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import onnx
 
 from fluxcompile.bindings import names_in, names_used
 from fluxcompile.bundle import Manifest, broken_files, read_manifest
-from fluxcompile.errors import EngineError, ExportError, FluxError, in_a_line
+from fluxcompile.errors import EngineError, ExportError, FluxError, OptionError, in_a_line
 from fluxcompile.golden import Feed, Golden, Reference, apart, real_clip
 from fluxcompile.kernels import nvrtc
 from fluxcompile.options import Policy
@@ -102,15 +102,24 @@ class Result:
 
 
 def check(
-    folder: str | Path, *, clip: str | Path | None = None, bindings: dict[str, Path] | None = None
+    folder: str | Path,
+    *,
+    clip: str | Path | None = None,
+    bindings: dict[str, Path] | None = None,
+    only: Collection[str] = (),
 ) -> list[Result]:
-    """Make every check of the bundle in a folder.
+    """Make every check of the bundle in a folder, or those that are named.
 
     clip: a video to compare over in place of the samples. bindings: folders of TensorRT's Python bindings, by version.
     """
     case = Case(Path(folder), None if clip is None else Path(clip), bindings or {})
-    found = [_made(one, case) for one in CHECKS]
-    return [*found, *(_made(one, case) for one in _of_this_case(case))]
+    known = [*CHECKS, *_of_this_case(case)]
+    unknown = set(only) - {c.name for c in known}
+    if unknown:
+        raise OptionError(
+            f"no check is called {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}"
+        )
+    return [_made(one, case) for one in known if not only or one.name in only]
 
 
 def _made(one: Check, case: Case) -> Result:

@@ -74,13 +74,14 @@ def check(
         list[str] | None,
         typer.Option(metavar="VERSION=DIR", help="TensorRT's Python bindings; build/bindings/* by default."),
     ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="One check alone; may be repeated.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle without its target: what can be proven here, and whether it was."""
     from fluxcompile.check import check as made
 
     with console.status(f"checking {bundle}"):
-        results = made(bundle, clip=clip, bindings=_bindings(bindings))
+        results = made(bundle, clip=clip, bindings=_bindings(bindings), only=only or ())
     if as_json:
         print_json({"checks": [r.to_json() for r in results]})
     else:

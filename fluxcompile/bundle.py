@@ -5,7 +5,7 @@
 *program.flux*: what they were lowered from, for `fluxcompile check`.
 *samples.npz*: frames, and what golden.onnx makes of them.
 *plugin/*: source of the plugins and their CMake file.
-*build_engine.py*, *run.py*, *engine.py*: build, run and check on the target, with TensorRT and numpy alone.
+*build_engine.py*, *run.py*, *engine.py*, *cudart.py*: build, run and check there, with TensorRT and numpy alone.
 *runner.cpp*, *caches.txt*: the same runner in C++, and which output feeds which cache.
 *README.md*: what to do on the target.
 """
@@ -23,7 +23,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 FILES = (
     *("golden.onnx", "plugin.onnx", "weights.bin", "program.flux", "samples.npz"),
-    *("build_engine.py", "run.py", "engine.py", "runner.cpp", "caches.txt", "README.md"),
+    *("build_engine.py", "run.py", "engine.py", "cudart.py", "runner.cpp", "caches.txt", "README.md"),
 )
 """What no bundle is without; the plugins' source comes on top."""
 

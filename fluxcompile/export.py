@@ -5,38 +5,32 @@ fluxcompile export MODEL --target jetson-orin -o out/
 """
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
-from fluxcompile.bundle import FORMAT, Manifest, Memory, Tensor, files_of, write_manifest
+from fluxcompile.bundle import FORMAT, Manifest, Tensor, files_of, write_manifest
 from fluxcompile.errors import ExportError
 from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, ranges_over, real_clip
 from fluxcompile.kernels.plugins import plugin_sources
+from fluxcompile.memory import estimate, names_in, parts_of, require_room
 from fluxcompile.options import Policy
 from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
-from fluxcompile.passes.trt_call import types_in
 from fluxcompile.passes.trt_writer import OPSET
 from fluxcompile.plugin_ops import DOMAIN
-from fluxcompile.program import Graph, Program
+from fluxcompile.program import Program
 from fluxcompile.targets import Target, target_of
 
 PACKAGE = Path(__file__).parent
 ONBOARD = PACKAGE / "onboard"
 """What is copied into a bundle as it is."""
 PRECISIONS = ("fp32", "fp16", "int8")
-WORKSPACE_BYTES = 256 << 20
-USABLE = 0.75
-"""Share of memory that an engine may fill where the system lives in it too."""
 EXACT_OPS = ("layer_norm", "group_norm", "batch_norm", "softmax", "mean", "sum")
 """Layers that sum many values, and lose them in float16."""
-BYTES = {"f32": 4, "i32": 4, "i64": 8, "b8": 1, "u8": 4}
 
 
 def export(
@@ -131,70 +125,6 @@ def _require(precision: str, clip: str | Path | None, capacity: float | None, fo
         raise ExportError(f"{folder}: holds files that are no bundle; give a new folder")
 
 
-# --- what it takes ---
-
-
-def estimate(program: Program, lowered: Lowered, capacity: float | None = None) -> Memory:
-    """Memory on the device, before anything is built there: everything is missed, weights and maps are float32.
-
-    With a capacity there are two engines, each with weights and activations of its own.
-    """
-    graph = program.graphs["blocked"]
-    engines = 1 if capacity is None else 2
-    weights = sum(int(np.prod(t.dims)) * 4 for t in lowered.model.graph.initializer)
-    caches = sum(int(np.prod(i.shape)) * BYTES[i.dtype] for i in graph.inputs if i.role == "cache")
-    return Memory(engines * weights, 2 * caches, engines * activation_bytes(graph), WORKSPACE_BYTES)
-
-
-def activation_bytes(graph: Graph) -> int:
-    """The most that values take at any one time, from when they are made until they are last read."""
-    last: dict[str, int] = {}
-    for at, op in enumerate(graph.ops):
-        for name in _names([*op.args, *op.kwargs.values()]):
-            last[name] = at
-    for name in _names([*graph.outputs, *({"%": v} for _, v in graph.caches)]):
-        last[name] = len(graph.ops)
-    freed: dict[int, list[str]] = {}
-    for name, at in last.items():
-        freed.setdefault(at, []).append(name)
-    sizes: dict[str, int] = {}
-    now = most = 0
-    for at, op in enumerate(graph.ops):
-        if op.op != "getitem":  # a part of what is there
-            sizes[op.name] = sum(int(np.prod(shape)) * BYTES.get(dtype, 8) for dtype, shape in types_in(op.type))
-            now += sizes[op.name]
-        most = max(most, now)
-        now -= sum(sizes.get(name, 0) for name in freed.get(at, ()))
-    return most
-
-
-def _names(values: Iterable[Any]) -> list[str]:
-    found = []
-    for value in values:
-        if isinstance(value, list | tuple):
-            found += _names(value)
-        elif isinstance(value, dict) and "%" in value:
-            found.append(value["%"])
-    return found
-
-
-def require_room(memory: Memory, machine: Target, memory_bytes: int) -> None:
-    usable = int(memory_bytes * (USABLE if machine.shares_memory else 0.9))
-    if memory.total_bytes > usable:
-        parts = ", ".join(f"{k.removesuffix('_bytes')} {v / 2**20:.0f}" for k, v in _parts(memory))
-        raise ExportError(
-            f"{machine.name}: the program needs about {memory.total_bytes / 2**20:.0f} MiB ({parts}), the device has "
-            f"{usable / 2**20:.0f} to give; compile for smaller frames, or say its memory if it has more"
-        )
-
-
-def _parts(memory: Memory) -> list[tuple[str, int]]:
-    return [(name, getattr(memory, name)) for name in memory.__struct_fields__]
-
-
-# --- what is written ---
-
-
 def write_graphs(folder: Path, lowered: Lowered) -> None:
     """golden.onnx and plugin.onnx, which share their weights."""
     model = onnx.ModelProto()
@@ -282,7 +212,7 @@ def half_caches(program: Program) -> set[str]:
     floats = {i.name for i in graph.inputs if i.role == "cache" and i.dtype == "f32"} - images
     for op in graph.ops:
         if op.op != "flux.motion_reindex.default":
-            floats -= set(_names(op.args))
+            floats -= set(names_in(op.args))
     return floats
 
 
@@ -298,7 +228,8 @@ def _copy(folder: Path) -> None:
     for path in ONBOARD.glob("*.*"):
         if path.suffix in (".py", ".cpp"):
             shutil.copyfile(path, folder / path.name)
-    shutil.copyfile(PACKAGE / "runtime" / "engine.py", folder / "engine.py")
+    for name in ("engine.py", "cudart.py"):
+        shutil.copyfile(PACKAGE / "runtime" / name, folder / name)
     for name, path in plugin_sources().items():
         place = folder / "plugin" / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -307,7 +238,7 @@ def _copy(folder: Path) -> None:
 
 def _readme(manifest: Manifest, machine: Target) -> str:
     text = (ONBOARD / "README.md").read_text()
-    memory = "\n".join(f"| {k.removesuffix('_bytes')} | {v / 2**20:.0f} |" for k, v in _parts(manifest.memory))
+    memory = "\n".join(f"| {k.removesuffix('_bytes')} | {v / 2**20:.0f} |" for k, v in parts_of(manifest.memory))
     return text.format(
         device=machine.device,
         software=machine.software,

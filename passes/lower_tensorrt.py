@@ -27,6 +27,7 @@ from fluxcompile.ops import TABLE
 from fluxcompile.passes import trt_aten, trt_masks, trt_motion, trt_plugins, trt_windows
 from fluxcompile.passes.trt_bodies import functions
 from fluxcompile.passes.trt_call import Call, Resolver, onnx_type
+from fluxcompile.passes.trt_pointwise import Rule
 from fluxcompile.passes.trt_writer import BOOL, FLOAT, INT32, IR_VERSION, OPSET, Value, Writer
 from fluxcompile.plugin_ops import DOMAIN
 from fluxcompile.program import Graph, Input, Op, Program
@@ -134,7 +135,7 @@ def _write_ops(graph: Graph, writer: Writer, resolver: Resolver, radius: int | N
         resolver.values[op.name] = found
 
 
-def _rule(op: Op) -> trt_aten.Rule:
+def _rule(op: Op) -> Rule:
     namespace, name, _ = op.op.split(".")
     rule = RULES.get(namespace, {}).get(name)
     if rule is None:

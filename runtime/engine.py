@@ -1,8 +1,7 @@
 """Runs engines on an NVIDIA GPU: buffers bound by name, caches that swap from frame to frame, CUDA graphs.
 
-A bundle has a copy of this file, which stands alone: it needs TensorRT's Python package, numpy and the CUDA runtime
-library, which JetPack and every TensorRT installation bring. The library is called through ctypes; that is all pycuda
-or cuda-python would be used for.
+A bundle has a copy of this file and of cudart.py, which stand alone: they need TensorRT's Python package, numpy and the
+CUDA runtime library, which JetPack and every TensorRT installation bring.
 """
 
 from __future__ import annotations  # JetPack 5 has Python 3.8
@@ -21,25 +20,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import tensorrt as trt
 
-    from fluxcompile.errors import EngineError as EngineError
+    from fluxcompile.runtime.cudart import TO_DEVICE, TO_HOST, Cuda, EngineError
 
     Array = npt.NDArray[Any]
 else:
     try:
-        from fluxcompile.errors import EngineError
+        from fluxcompile.runtime.cudart import TO_DEVICE, TO_HOST, Cuda, EngineError
     except ImportError:  # on the target, alone
+        from cudart import TO_DEVICE, TO_HOST, Cuda, EngineError
 
-        class EngineError(Exception):
-            """An engine cannot be built, loaded or run here."""
-
-
-CUDA_RUNTIME = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so.10.2")
-CUDA_FOLDERS = ("", "/usr/local/cuda/lib64/")
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 """Of numpy, by the names of TensorRT; its own table breaks with newer numpys."""
-TO_DEVICE, TO_HOST = 1, 2
-MAJOR, MINOR = 75, 76
-"""Of a compute capability, as attributes of a device."""
 
 
 def tensorrt() -> Any:
@@ -52,81 +43,6 @@ def tensorrt() -> Any:
             "elsewhere: pip install tensorrt, of the version the manifest names"
         ) from e
     return tensorrt
-
-
-class Cuda:
-    """The few calls of the CUDA runtime that moving frames takes."""
-
-    def __init__(self, library: str = "") -> None:
-        names = [library] if library else [folder + name for name in CUDA_RUNTIME for folder in CUDA_FOLDERS]
-        self._library = self._loaded(names)
-        self.stream = self._pointer("cudaStreamCreate")
-
-    def _loaded(self, names: list[str]) -> ctypes.CDLL:
-        for name in names:
-            try:
-                return ctypes.CDLL(name)
-            except OSError:
-                continue
-        raise EngineError(
-            f"the CUDA runtime cannot be loaded ({', '.join(names)}); install CUDA, or set LD_LIBRARY_PATH"
-        )
-
-    def call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._library, name)(*arguments)
-        if code:
-            say = self._library.cudaGetErrorString
-            say.restype = ctypes.c_char_p
-            raise EngineError(f"{name}: {(say(code) or b'unknown error').decode()} ({code})")
-
-    def _pointer(self, name: str, *arguments: Any) -> int:
-        found = ctypes.c_void_p()
-        self.call(name, ctypes.byref(found), *arguments)
-        return found.value or 0
-
-    def allocate(self, size: int) -> int:
-        """Device memory, all zero."""
-        found = self._pointer("cudaMalloc", ctypes.c_size_t(max(size, 1)))
-        self.call("cudaMemset", ctypes.c_void_p(found), 0, ctypes.c_size_t(max(size, 1)))
-        return found
-
-    def free(self, pointer: int) -> None:
-        self.call("cudaFree", ctypes.c_void_p(pointer))
-
-    def copy(self, to: int, source: int, size: int, kind: int) -> None:
-        """Begin to copy; `kind` is TO_DEVICE or TO_HOST."""
-        pointers = ctypes.c_void_p(to), ctypes.c_void_p(source)
-        self.call("cudaMemcpyAsync", *pointers, ctypes.c_size_t(size), kind, ctypes.c_void_p(self.stream))
-
-    def wait(self) -> None:
-        self.call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
-
-    def capability(self) -> int:
-        """Of this GPU, 87 for 8.7."""
-        found = []
-        for attribute in (MAJOR, MINOR):
-            value = ctypes.c_int()
-            self.call("cudaDeviceGetAttribute", ctypes.byref(value), attribute, 0)
-            found.append(value.value)
-        return 10 * found[0] + found[1]
-
-    def free_bytes(self) -> int:
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self.call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
-        return free.value
-
-    def begin_capture(self) -> None:
-        self.call("cudaStreamBeginCapture", ctypes.c_void_p(self.stream), 2)  # relaxed: TensorRT may allocate
-
-    def end_capture(self) -> int:
-        graph = ctypes.c_void_p()
-        self.call("cudaStreamEndCapture", ctypes.c_void_p(self.stream), ctypes.byref(graph))
-        made = self._pointer("cudaGraphInstantiateWithFlags", graph, ctypes.c_ulonglong(0))
-        self.call("cudaGraphDestroy", graph)
-        return made
-
-    def launch(self, graph: int) -> None:
-        self.call("cudaGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(self.stream))
 
 
 def digest(path: Path) -> str:

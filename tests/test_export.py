@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from fluxcompile import Policy
 from fluxcompile.bindings import names_in, names_used
 from fluxcompile.bundle import FILES, read_manifest, require_whole
-from fluxcompile.check import CHECKS, FIXED, SCRIPTS, check
+from fluxcompile.check import CHECKS, FIXED, check
+from fluxcompile.checks import SCRIPTS
 from fluxcompile.cli import app
 from fluxcompile.errors import BundleError, EngineError, ExportError
 from fluxcompile.net import Net
@@ -462,5 +463,5 @@ def test_commands_export_and_check(net: Net, tmp_path: Path) -> None:
 
 def test_scripts_of_a_bundle_are_those_of_the_repo(bundle: Path, repo: Path) -> None:
     for name in SCRIPTS:
-        place = "runtime" if name == "engine.py" else "fluxcompile/onboard"
+        place = "runtime" if name in ("engine.py", "cudart.py") else "fluxcompile/onboard"
         assert (bundle / name).read_bytes() == (repo / place / name).read_bytes()

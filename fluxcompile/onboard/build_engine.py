@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from fluxcompile.runtime.engine import Cuda, EngineError, digest, load_plugins, manifest_of, tensorrt
+    from fluxcompile.runtime.cudart import Cuda, EngineError
+    from fluxcompile.runtime.engine import digest, load_plugins, manifest_of, tensorrt
 else:
-    from engine import Cuda, EngineError, digest, load_plugins, manifest_of, tensorrt
+    from cudart import Cuda, EngineError
+    from engine import digest, load_plugins, manifest_of, tensorrt
 
 HERE = Path(__file__).resolve().parent
 

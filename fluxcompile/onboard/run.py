@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fluxcompile.runtime.engine import EngineError, Session
+    from fluxcompile.runtime.cudart import EngineError
+    from fluxcompile.runtime.engine import Session
 else:
-    from engine import EngineError, Session
+    from cudart import EngineError
+    from engine import Session
 
 HERE = Path(__file__).resolve().parent
 

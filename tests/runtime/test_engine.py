@@ -14,7 +14,8 @@ from fluxcompile.bundle import read_manifest
 from fluxcompile.errors import EngineError, InputError, OptionError
 from fluxcompile.golden import Golden
 from fluxcompile.net import Net
-from fluxcompile.runtime.engine import Cuda, load_plugins, manifest_of, require_match, tensorrt
+from fluxcompile.runtime.cudart import Cuda
+from fluxcompile.runtime.engine import load_plugins, manifest_of, require_match, tensorrt
 from fluxcompile.runtime.engine_stream import EngineStream
 from tests.bundles import small_net
 from tests.helpers import assert_matches, clip_of, seeded

@@ -1,0 +1,235 @@
+"""The checks of a bundle, one by one: each says what it found, or raises Failed or Skipped with the reason."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from fluxcompile.bindings import names_in, names_used
+from fluxcompile.bundle import Manifest, broken_files, read_manifest
+from fluxcompile.errors import EngineError, in_a_line
+from fluxcompile.golden import Feed, Golden, Reference, apart, real_clip
+from fluxcompile.kernels import nvrtc
+from fluxcompile.options import Policy
+from fluxcompile.passes.build_rtx_engine import build_rtx_engine, tensorrt_rtx
+from fluxcompile.passes.lower_tensorrt import lower_tensorrt
+from fluxcompile.plugin_ops import DOMAIN, PLUGIN_OPS, VERSION
+from fluxcompile.program import Program, load_program
+
+TOLERANCE = 1e-4
+"""Of the largest value of an output: two float32 backends apart."""
+CACHE_TOLERANCE = 1e-3
+"""The same of a map deep in a net, where sums cancel."""
+SCRIPTS = ("build_engine.py", "run.py", "engine.py", "cudart.py")
+
+
+class Skipped(Exception):
+    """A check cannot be made here, for a reason."""
+
+
+class Failed(Exception):
+    """A check found a fault."""
+
+
+class Case:
+    """A bundle under check. `bindings` are folders of TensorRT's Python bindings by version."""
+
+    def __init__(self, folder: Path, clip: Path | None, bindings: dict[str, Path]) -> None:
+        self.folder, self.clip, self.bindings = folder, clip, bindings
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+    @cached_property
+    def program(self) -> Program:
+        return load_program(self.folder / "program.flux")
+
+    @cached_property
+    def policy(self) -> Policy:
+        return Policy(**self.manifest.policy)
+
+    @property
+    def radius(self) -> int | None:
+        return None if self.policy.exact else self.policy.radius
+
+    def feeds(self) -> Iterator[Feed]:
+        """Frames of the clip, or the samples."""
+        if self.clip is not None:
+            yield from real_clip(self.program, self.policy, self.clip)
+            return
+        with np.load(self.folder / "samples.npz") as kept:
+            for at in range(self.manifest.frames):
+                feed = {t.name: kept[f"{t.name}.{at}"] for t in self.manifest.inputs if t.role != "cache"}
+                levels = {t.name: t.levels for t in self.manifest.inputs if t.levels}
+                yield feed | {n: feed[n].astype(np.float32) / np.float32(v) for n, v in levels.items()}
+
+    def graph(self, name: str) -> onnx.ModelProto:
+        try:
+            return onnx.load(str(self.folder / name), load_external_data=False)
+        except Exception as e:
+            raise Failed(f"{name} is no ONNX file, or a truncated one ({in_a_line(e)})") from e
+
+
+def whole(case: Case) -> str:
+    broken = broken_files(case.folder, case.manifest)
+    if broken:
+        raise Failed("; ".join(broken))
+    return f"{len(case.manifest.files)} files"
+
+
+def golden_equals_reference(case: Case) -> str:
+    manifest = case.manifest
+    golden = Golden(case.folder / "golden.onnx", manifest.caches, manifest.results)
+    reference = Reference(case.program, case.radius)
+    outputs = caches = 0.0
+    moved, count = False, 0
+    for feed in case.feeds():
+        outputs = max(outputs, *map(apart, golden(feed), reference(feed)))
+        kept = ((golden.caches[name], value.numpy()) for name, value in reference.caches.items())
+        caches = max([caches, *(apart(got, want.astype(np.float32)) for got, want in kept)])
+        moved |= any(feed[t.name].any() for t in manifest.inputs if t.role == "motion")
+        count += 1
+    found = (
+        f"{count} frames, caches {'moved' if moved else 'never moved'}; outputs at most {outputs:.1e} of the largest "
+        f"value apart, caches {caches:.1e}"
+    )
+    if not (outputs <= TOLERANCE and caches <= CACHE_TOLERANCE):
+        raise Failed(f"{found}; allowed are {TOLERANCE:.0e} and {CACHE_TOLERANCE:.0e}")
+    return found
+
+
+def samples_are_golden(case: Case) -> str:
+    manifest = case.manifest
+    golden = Golden(case.folder / "golden.onnx", manifest.caches, manifest.results)
+    samples = Case(case.folder, None, {})
+    with np.load(case.folder / "samples.npz") as kept:
+        worst = 0.0
+        for at, feed in enumerate(samples.feeds()):
+            for name, value in zip(manifest.results, golden(feed), strict=True):
+                worst = max(worst, apart(value, kept[f"{name}.{at}"]))
+    if not worst <= TOLERANCE:
+        raise Failed(f"samples differ from golden.onnx by {worst:.1e} of the largest value")
+    return f"{manifest.frames} frames, at most {worst:.1e} apart"
+
+
+def fixed_equals_golden(case: Case) -> str:
+    """Frame by frame from golden.onnx's caches, as a session runs it."""
+    manifest = case.manifest
+    names = [*manifest.results, *([manifest.overflow] if manifest.overflow else [])]
+    model = onnx.load(str(case.folder / "fixed.onnx"))
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            _require_ports(node)
+    model.functions.extend(case.graph("golden.onnx").functions)
+    fixed = Golden(model.SerializeToString(), manifest.caches, names)
+    golden = Golden(case.folder / "golden.onnx", manifest.caches, manifest.results)
+    worst, fitted, count = 0.0, 0, 0
+    for feed in case.feeds():
+        count += 1
+        fixed.caches = golden.caches
+        found, wanted = fixed(feed), golden(feed)
+        if manifest.overflow and found[-1].any():
+            continue
+        fitted += 1
+        caches = [apart(value, golden.caches[name]) for name, value in fixed.caches.items()]
+        worst = max([worst, *map(apart, found, wanted), *caches])
+    if not fitted or not worst <= TOLERANCE:
+        raise Failed(f"{fitted} of {count} frames fit fixed.onnx, {worst:.1e} of the largest value from golden.onnx")
+    return f"{fitted} of {count} frames fit, at most {worst:.1e} apart"
+
+
+def plugin_is_golden_without_functions(case: Case) -> str:
+    golden, plugin = case.graph("golden.onnx"), case.graph("plugin.onnx")
+    if plugin.functions:
+        raise Failed("plugin.onnx still has functions")
+    bodies = {f.name for f in golden.functions}
+    del golden.functions[:]
+    if golden != plugin:
+        raise Failed("plugin.onnx and golden.onnx differ in more than the functions")
+    used = [n for n in plugin.graph.node if n.domain == DOMAIN]
+    for node in used:
+        _require_ports(node)
+    kinds = {n.op_type for n in used}
+    if not kinds <= bodies or kinds != set(case.manifest.plugins):
+        raise Failed(f"plugins {sorted(kinds)} are used, bodies are {sorted(bodies)}")
+    return f"{len(plugin.graph.node)} nodes, {len(used)} of them plugins: {', '.join(sorted(kinds))}"
+
+
+def _require_ports(node: onnx.NodeProto) -> None:
+    op = PLUGIN_OPS.get(node.op_type)
+    if op is None:
+        raise Failed(f"{node.name}: {node.op_type} is no plugin")
+    given = {a.name for a in node.attribute}
+    if given != {*op.attributes, "plugin_version", "plugin_namespace"}:
+        raise Failed(f"{node.name}: attributes are {sorted(given)}, {node.op_type} takes {sorted(op.attributes)}")
+    version = next(a.s.decode() for a in node.attribute if a.name == "plugin_version")
+    if version != VERSION or len(node.input) != len(op.inputs) or len(node.output) != len(op.outputs):
+        raise Failed(f"{node.name}: is not {node.op_type} version {VERSION} with the ports of plugin_ops")
+
+
+def plugin_source_matches(case: Case) -> str:
+    """The plugins' table and the graph name the same ops."""
+    folder = case.folder / "plugin" / "ops"
+    declared = {m for p in folder.glob("*.cpp") for m in re.findall(r'Op op = \{\s*"(\w+)"', p.read_text())}
+    missing = sorted(set(case.manifest.plugins) - declared)
+    if missing:
+        raise Failed(f"plugin/ has no source of {', '.join(missing)}")
+    return f"source of {', '.join(case.manifest.plugins)}"
+
+
+def kernels_compile(case: Case) -> str:
+    wanted = case.manifest.target["sm"]
+    compilers = [nvrtc.Nvrtc(path) for path in nvrtc.libraries()]
+    pairs = [(one, sm) for one in compilers for sm in wanted if sm in one.architectures]
+    if not pairs:
+        names = ", ".join(f"sm_{sm}" for sm in wanted)
+        raise Skipped(f"no NVRTC here that compiles for {names}; pip install fluxcompile[nvrtc]")
+    for one, sm in pairs:
+        one.compile("kernels.cuh", sm, case.folder / "plugin" / "kernels")
+    return ", ".join(f"sm_{sm} by NVRTC {one.version[0]}.{one.version[1]}" for one, sm in pairs)
+
+
+def built_ahead_of_time(case: Case) -> str:
+    aot = case.manifest.target["aot"]
+    if not aot:
+        raise Skipped(f"TensorRT for RTX makes no engines for {case.manifest.target['name']}")
+    try:
+        tensorrt_rtx()
+    except EngineError as e:
+        raise Skipped(str(e)) from e
+    # its parser knows no NonZero: lists have room for everything, and so a fixed length
+    lowered = lower_tensorrt(case.program, case.radius, capacity=1.0)
+    if any(n.op_type == "correct_attention" for n in lowered.model.graph.node):
+        raise Skipped("incremental attention lists keys with NonZero, which TensorRT for RTX does not know")
+    sm = 86 if 86 in aot else aot[0]
+    built = build_rtx_engine(lowered.model, sm)
+    return f"{len(built.engine) / 1e6:.1f} MB for sm_{sm}, {built.layers} layers"
+
+
+def scripts_are_python_3_8(case: Case) -> str:
+    for name in SCRIPTS:
+        try:
+            tree = ast.parse((case.folder / name).read_text(), feature_version=(3, 8))
+        except SyntaxError as e:
+            raise Failed(f"{name}: {e}") from e
+        future = any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body)
+        if not future:
+            raise Failed(f"{name}: evaluates annotations, which Python 3.8 cannot")
+    return ", ".join(SCRIPTS)
+
+
+def names_exist(version: str) -> Callable[[Case], str]:
+    def run(case: Case) -> str:
+        have = names_in(case.bindings[version])
+        used = {name for script in SCRIPTS for name in names_used(case.folder / script)}
+        missing = sorted(used - have)
+        if missing:
+            raise Failed(f"TensorRT {version} has no {', '.join(missing)}")
+        return f"{len(used)} names"
+
+    return run

@@ -73,6 +73,13 @@ def test_every_target_takes_a_net(net: Net, target: str, tmp_path: Path) -> None
     assert "{" not in text.replace('{"<input>"', "").replace('"gate": g}', "")
 
 
+def test_the_halves_of_a_partition_are_exported_apart(net: Net, tmp_path: Path) -> None:
+    halves = net.partition(at=0)
+    for half, target in ((halves.edge, "jetson-orin"), (halves.cloud, "rtx-3080")):
+        half.export(target, tmp_path / target)
+        assert results_of(tmp_path / target, only=[GOLDEN])[GOLDEN].passed
+
+
 def test_both_graphs_read_the_same_weights(bundle: Path) -> None:
     golden, plugin = (onnx.load(str(bundle / f"{n}.onnx"), load_external_data=False) for n in ("golden", "plugin"))
     assert golden.functions

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from onnx.external_data_helper import convert_model_to_external_data
@@ -41,18 +42,16 @@ def export(
     policy: Policy | None = None,
     precision: str = "fp32",
     clip: str | Path | None = None,
+    frames: int = FRAMES,
     capacity: float | None = None,
     memory_bytes: int | None = None,
-    frames: int = FRAMES,
 ) -> Manifest:
-    """Write the bundle; the folder is made, or one that holds a bundle is written anew.
+    """Write the bundle; the folder is made, or one that holds a bundle is written anew. A crash leaves it as it was.
 
     policy: the program's own when not given. clip: a video whose frames become the samples and, for int8, give the
-    ranges; made-up frames when not given. capacity: also write a graph whose lists have room for this share of all
-    tiles and rows, and so a fixed length: nothing waits for the host, and what does not fit runs in the other graph.
-    memory_bytes: of the device, where it is not the smallest of its name.
-
-    frames: how many the samples hold.
+    ranges; made-up frames when not given. frames: how many. capacity: also write a graph whose lists have room for this
+    share of all tiles and rows, and so a fixed length: nothing waits for the host, and what does not fit runs in the
+    other graph. memory_bytes: of the device, where it is not the smallest of its name.
 
     Raises ExportError for an unknown target or precision, an op without a lowering, a program too large for the device.
     """
@@ -64,18 +63,18 @@ def export(
     fixed = None if capacity is None else lower_tensorrt(program, radius, capacity)
     memory = estimate(program, lowered, capacity)
     require_room(memory, machine, memory_bytes or machine.memory_bytes)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    write_graphs(folder, lowered)
-    if fixed:
-        write_fixed(folder, fixed)
     feeds = list(real_clip(program, policy, clip, frames) if clip else made_clip(program, policy, frames))
-    levels = write_samples(folder, program, lowered, feeds)
-    program.save(folder / "program.flux")
-    _copy(folder)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_graphs(part, lowered)
+    if fixed:
+        write_fixed(part, fixed)
+    levels = write_samples(part, program, lowered, feeds)
+    program.save(part / "program.flux")
+    _copy(part)
     lines = [f"{cache} {value} {int(value in lowered.outputs)}" for cache, value in lowered.caches]
-    (folder / "caches.txt").write_text("\n".join(lines) + "\n")
+    (part / "caches.txt").write_text("\n".join(lines) + "\n")
     manifest = Manifest(
         format=FORMAT,
         fluxcompile=version("fluxcompile"),
@@ -103,15 +102,12 @@ def export(
         },
         files={},
     )
-    (folder / "README.md").write_text(_readme(manifest, machine))
-    write_manifest(folder, _with_files(manifest, folder))
-    return _with_files(manifest, folder)
-
-
-def _with_files(manifest: Manifest, folder: Path) -> Manifest:
-    import msgspec
-
-    return msgspec.structs.replace(manifest, files=files_of(folder))
+    (part / "README.md").write_text(_readme(manifest, machine))
+    manifest = msgspec.structs.replace(manifest, files=files_of(part))
+    write_manifest(part, manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+    return manifest
 
 
 def _require(precision: str, clip: str | Path | None, capacity: float | None, folder: Path) -> None:

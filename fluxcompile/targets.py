@@ -41,8 +41,8 @@ TARGETS = {
             10 * GIB, False, "TensorRT 10.3", (86,),
         ),
         Target(
-            "rtx", "any GeForce RTX from Turing on", (75, 86, 89, 120), "10.3", "12.6", "IPluginV3",
-            8 * GIB, False, "TensorRT 10.3 or TensorRT for RTX 1.1", (75, 86, 89, 120),
+            "rtx", "any GeForce RTX from Turing on", (75, 86, 89), "10.3", "12.6", "IPluginV3",
+            8 * GIB, False, "TensorRT 10.3", (75, 86, 89, 120),
         ),
     )
 }  # fmt: skip

@@ -19,6 +19,8 @@ from fluxcompile.passes.trt_writer import BOOL, FLOAT, INT32, INT64, Value, Writ
 
 LEAST = 16
 """Entries that any list has room for: small maps cost little, and change all over when anything does."""
+MOST = 3840
+"""Entries that TensorRT's TopK gives."""
 LOWEST = float(np.finfo(np.float32).min)
 """What stands where a window reads nothing."""
 
@@ -200,6 +202,7 @@ def listed(w: Writer, mask: Value) -> Value:
     most = max(math.ceil(w.capacity * size), min(LEAST, size))
     places = int32(w, np.arange(size))
     if most < size:
+        most = min(most, MOST)
         rank = w.broadcast(
             "Where", mask, w.constant(np.arange(size, 0, -1).astype(np.float32)), w.constant(np.float32(0))
         )

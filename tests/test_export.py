@@ -262,6 +262,20 @@ def test_what_cannot_be_exported_is_said(net: Net, tmp_path: Path, options: dict
     assert not (tmp_path / "out").exists()
 
 
+def test_a_crash_leaves_the_bundle_that_was_there(
+    net: Net, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundle, tmp_path / "out")
+    monkeypatch.setattr("fluxcompile.export.write_samples", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        net.export("jetson-orin", tmp_path / "out")
+    require_whole(tmp_path / "out", read_manifest(tmp_path / "out"))
+    monkeypatch.undo()
+    net.export("rtx", tmp_path / "out")
+    assert read_manifest(tmp_path / "out").target["name"] == "rtx"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_of_other_things_is_left_alone(net: Net, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ExportError, match="holds files that are no bundle"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -99,6 +100,7 @@ def edge(
     from fluxcompile.identity import reached
     from fluxcompile.remote import edge_of
     from fluxcompile.runtime.device import ThisMachine
+    from fluxcompile.runtime.newest import Newest
     from fluxcompile.runtime.video import probe
 
     program = load(net)
@@ -125,9 +127,12 @@ def edge(
             taken = await live.start("127.0.0.1", page)
             console.print(f"live at http://127.0.0.1:{taken}/", highlight=False)
         answers: list[Answer] = []
-        pictures = _pictures(camera, program, chosen.anchor, frames)
+        live_source = about.num_frames is None
+        pictures = _pictures(camera, program, chosen.anchor, None if live_source else frames)
+        if live_source:
+            pictures = itertools.islice(Newest(pictures), frames)
         loop, began = asyncio.get_running_loop(), 0.0
-        every_s = 1 / (fps or about.fps) if about.num_frames is not None else 0.0
+        every_s = 0.0 if live_source else 1 / (fps or about.fps)
         try:
             if one.proxy is not None:
                 with contextlib.suppress(TimeoutError):

@@ -20,7 +20,7 @@ from tests.bundles import small_net
 from tests.kernels.shim import runner, shimmed
 
 pytestmark = shimmed
-DTYPES = {"f32": torch.float32, "b8": torch.bool}
+DTYPES = {"f32": torch.float32, "i32": torch.int32}  # and never bool: no plugin may have a tensor of it
 run = runner(backward=False)
 
 
@@ -79,6 +79,13 @@ def test_plugins_compute_what_their_functions_say(make: Any, capacity: float | N
             assert apart(found[name], want) < 1e-4
         for cache, value in lowered.caches:
             assert apart(found[value], golden.caches[cache]) < 1e-4, cache
+
+
+def test_every_plugin_has_kernels_for_its_ports() -> None:
+    for name, op in PLUGIN_OPS.items():
+        types = ["f32" if port.dtype == "T" else port.dtype for port in (*op.inputs, *op.outputs)]
+        assert _device.takes(name, types), name
+        assert "b8" not in types, name
 
 
 def test_every_plugin_is_among_them() -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fluxcompile.clip_figures import markdown
 from fluxcompile.figures import COLOURS, milliseconds, percent, pyplot, save
+from fluxcompile.testbed.run import ABLATED
 
 Row = dict[str, Any]
 LEFT = ("model", "system")
@@ -69,24 +70,30 @@ def write(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _figure(rows: Sequence[Row]) -> Any:
-    """Latency of each system by bandwidth, and by cameras where there were several."""
+    """Latency of each system by bandwidth, and by cameras where there were several; parts left out are not drawn."""
     plt = pyplot()
+    rows = [row for row in rows if row["system"] not in ABLATED] or rows
     panels = list(_panels(rows))
+    names = list(dict.fromkeys(row["system"] for row in rows))
+    colours = {name: (*COLOURS, "#a0522d", "#556b2f")[number % 10] for number, name in enumerate(names)}
     figure, axes = plt.subplots(1, len(panels), figsize=(6.0 * len(panels), 4.2), squeeze=False, layout="constrained")
     for axis, (title, by, mine) in zip(axes[0], panels, strict=True):
-        for number, system in enumerate(dict.fromkeys(row["system"] for row in mine)):
+        for system in dict.fromkeys(row["system"] for row in mine):
             points = sorted((row[by], row["latency_ms"]) for row in mine if row["system"] == system)
             ours = system == "ours"
             style = {"lw": 2.6, "ls": "-", "zorder": 3} if ours else {"lw": 1.3, "ls": "--"}
-            axis.plot(*zip(*points, strict=True), marker="o", ms=4, color=COLOURS[number % len(COLOURS)], label=system,
+            axis.plot(*zip(*points, strict=True), marker="o", ms=4, color=colours[system], label=system,
                       **style)  # fmt: skip
         ticks = sorted({row[by] for row in mine})
         axis.set(xscale="log", yscale="log", ylabel="mean latency, ms")
         axis.set_xlabel("mean bandwidth, Mbit/s" if by == "mbps" else "cameras on one server")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.xaxis.set_minor_locator(plt.matplotlib.ticker.NullLocator())
+        for formats in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formats(plt.matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_locator(plt.matplotlib.ticker.LogLocator(subs=(2, 5)))
         axis.set_title(title, loc="left", fontsize=11)
-        axis.legend(frameon=False, fontsize=8, ncols=2)
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

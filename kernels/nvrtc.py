@@ -3,9 +3,11 @@
 The library comes with torch's CUDA builds or by itself: `pip install nvidia-cuda-nvrtc-cu12`.
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,9 @@ class Nvrtc:
         try:
             options = [f"--gpu-architecture=sm_{architecture}", "--std=c++17", f"--include-path={folder}"]
             words = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
-            if self._library.nvrtcCompileProgram(program, len(options), words):
+            with _own_locale():
+                status = self._library.nvrtcCompileProgram(program, len(options), words)
+            if status:
                 log = self._read(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
                 raise DeviceError(f"{where}: the kernels do not compile\n{log}")
             return self._read(program, "CUBIN")
@@ -72,6 +76,21 @@ class Nvrtc:
     def _check(self, status: Any) -> None:
         if status:
             raise DeviceError(f"NVRTC: {self._library.nvrtcGetErrorString(status).decode()}")
+
+
+@contextlib.contextmanager
+def _own_locale() -> Iterator[None]:
+    """NVRTC 11.8 leaves its thread in the C locale, in which Python would read files as ASCII from then on."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "uselocale"):
+        yield
+        return
+    libc.uselocale.restype, libc.uselocale.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    ours = libc.uselocale(None)
+    try:
+        yield
+    finally:
+        libc.uselocale(ours)
 
 
 def libraries() -> list[Path]:

@@ -1,5 +1,6 @@
 """Each kernel header through NVIDIA's own compiler, for each GPU that we have a target for; a broken one is refused."""
 
+import locale
 import re
 from pathlib import Path
 
@@ -106,3 +107,11 @@ def test_a_gpu_that_no_version_knows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_such_library(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="is no NVRTC library that loads here"):
         Nvrtc(tmp_path / "libnvrtc.so.12")
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda v: f"{v[0]}.{v[1]}")
+def test_the_locale_stays(version: tuple[int, int]) -> None:
+    """What this thread reads as text afterwards is what it was before."""
+    before = locale.getencoding()
+    nvrtc(version).compile("gate.cuh", 86)
+    assert locale.getencoding() == before

@@ -80,6 +80,8 @@ class _Connection:
     channel: Channel
     end: CloudEnd
     session: _Session | None = None
+    wanted: set[int] = field(default_factory=set)
+    """Frames that are not answered yet."""
 
 
 class Server:
@@ -194,7 +196,12 @@ class Server:
         session = connection.session
         if isinstance(event, Frame) and session is not None:
             self.counts.frames += 1
-            session.pool.frame(session.name, event)
+            if event.wanted:
+                connection.wanted.add(event.seq)
+            if self._draining:
+                self._answer(session.name, Skipped(event.seq, "late"))
+            else:
+                session.pool.frame(session.name, event)
 
     # --- answers ---
 
@@ -214,6 +221,8 @@ class Server:
                     session.digest = b""
         connection = session.connection
         if connection is not None:
+            if not isinstance(answer, Received):
+                connection.wanted.discard(answer.seq)
             connection.end.answer(answer, self._now_ms())
             self._flush(connection)
 
@@ -255,6 +264,8 @@ class Server:
         """Take no more cameras, let what is under way be answered, say goodbye to each, stop."""
         self._draining = True
         until_ms = self._now_ms() + patience_ms
+        while any(connection.wanted for connection in self._connections) and self._now_ms() < until_ms:
+            await asyncio.sleep(0.01)
         for connection in list(self._connections):
             connection.end.bye("this server is about to stop", self._now_ms(), RETRY_MS)
             self._flush(connection)

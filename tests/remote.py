@@ -101,7 +101,7 @@ class World:
     async def cut(self) -> None:
         """Every connection breaks, and both ends see it."""
         for ours, _ in self.pipes:
-            await ours.close()
+            ours.cut()
         self.pipes.clear()
 
     def go_silent(self) -> None:

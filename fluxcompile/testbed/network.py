@@ -109,7 +109,7 @@ class Pipe:
         self._shape = shape
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._other: Pipe | None = None
-        self._closed = False
+        self._closed, self._last_s = False, 0.0
 
     async def read(self) -> bytes:
         return b"" if self._closed and self._inbox.empty() else await self._inbox.get()
@@ -119,14 +119,26 @@ class Pipe:
             return
         loop = asyncio.get_running_loop()
         self.backlog += len(data)
-        loop.call_at(self._shape.arrival_s(loop.time(), len(data)), self._arrived, data)
+        self._last_s = self._shape.arrival_s(loop.time(), len(data))
+        loop.call_at(self._last_s, self._arrived, data)
 
     async def close(self) -> None:
-        """Both ends see it at once."""
-        for end in (self, self._other):
-            if end is not None and not end._closed:
-                end._closed = True
-                end._inbox.put_nowait(b"")
+        """The other end sees it behind everything that is on its way, as with TCP."""
+        self._hang_up()
+        if self._other is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(self._last_s, loop.time()), self._other._hang_up)
+
+    def cut(self) -> None:
+        """Both ends see it at once, and what is on its way is lost."""
+        self._hang_up()
+        if self._other is not None:
+            self._other._hang_up()
+
+    def _hang_up(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._inbox.put_nowait(b"")
 
     def _arrived(self, data: bytes) -> None:
         self.backlog -= len(data)

@@ -280,6 +280,26 @@ def test_a_drained_server() -> None:
     assert max(answer.latency_ms for answer in answers) < 300
 
 
+def test_what_is_under_way_is_answered() -> None:
+    """A server that is told to stop answers the frame it has before it says goodbye."""
+
+    async def main() -> tuple[Answer, World]:
+        here = world(cloud_ms=40.0)
+        edge = await camera(here, 4000.0, places=("cloud",))
+        await play(edge, pictures(3))
+        asked = asyncio.ensure_future(edge(pictures(4)[3]))
+        while not any(connection.wanted for connection in here.server._connections):
+            await asyncio.sleep(0.001)
+        await here.server.drain()
+        answer = await asked
+        await edge.close()
+        return answer, here
+
+    answer, here = run(main())
+    assert (answer.place, answer.fallback) == ("cloud", False)
+    assert here.server.counts.results == 4
+
+
 def test_packets_out_of_turn() -> None:
     """A frame that comes twice is answered once; one that is missing makes cloud ask for a key, and edge gives it."""
 

@@ -25,6 +25,8 @@ class Nvrtc:
 
     def __init__(self, path: str | Path) -> None:
         try:
+            # It opens these itself, beside it; under a sanitizer, which opens for it, it would look elsewhere.
+            self._builtins = [ctypes.CDLL(str(found)) for found in Path(path).parent.glob("libnvrtc-builtins.so.*")]
             self._library = ctypes.CDLL(str(path))
             self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
         except (OSError, AttributeError) as e:

@@ -4,8 +4,9 @@
 
 Processes and TCP as `fluxcompile serve` and `edge` have them; each camera plays its clip round and round, its frames to
 the server and home in turn, and its connection breaks now and then. Every 20th answer is compared with dense inference
-of the camera's own picture. Ends with 1 if, after the first quarter in which caches come to what they will be, the
-memory of either process grew by more than `GROWTH`, or agreement fell by more than `DRIFT`. Prints JSON.
+of the camera's own picture. Ends with 1 if, after the first half in which everything comes into being, the memory of
+either process grew by more than `GROWTH`, or if agreement fell by more than `DRIFT` since the second quarter. Prints
+JSON.
 
 Without a model: a small net of the zoo with random weights, and a scene in which squares move.
 """
@@ -125,7 +126,7 @@ class Soak:
             task.figures([tally for _, tally in part])[task.figure]
             for part in (self.compared[quarter : 2 * quarter], self.compared[-quarter:])
         )
-        quiet = self.memory[len(self.memory) // 4 :]
+        quiet = self.memory[len(self.memory) // 2 :]
         third = max(1, len(quiet) // 3)
         growth = {
             name: float(np.mean([row[at] for row in quiet[-third:]]) / np.mean([row[at] for row in quiet[:third]]) - 1)

@@ -122,9 +122,10 @@ class Link:
         finally:
             ticking.cancel()
             await channel.close()
-            was_open = self.opened.is_set()
+            was_open = self.opened.is_set() and self.refused is None
             self._end = self._channel = None
-            self.opened.clear()
+            if self.refused is None:  # else who waits for it later must hear of it, too
+                self.opened.clear()
             if was_open:
                 self.estimate.reset()
                 self.on_state(False, False)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,10 @@ def test_the_callers_own_loop(program: Path) -> None:
 
         def refused() -> None:
             with RemoteStream(small_net(), f"127.0.0.1:{port}", "wrong", policy=MOVING) as stream:
+                for _ in range(2):  # whoever asks, and however late
+                    with pytest.raises(RefusedError, match="not this server's"):
+                        stream.wait_until_open(30)
+                    time.sleep(0.3)
                 stream.wait_until_open(30)
 
         answers = await asyncio.to_thread(use)

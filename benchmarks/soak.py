@@ -27,7 +27,7 @@ from fluxcompile import load
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, parse_policy
 from fluxcompile.remote import checker, edge_of
-from fluxcompile.runtime.channel import TcpChannel, tcp
+from fluxcompile.runtime.channel import listen, tcp
 from fluxcompile.runtime.device import ThisMachine
 from fluxcompile.runtime.pool import ProcessPool, python_command
 from fluxcompile.runtime.serve import Server
@@ -76,12 +76,7 @@ class Soak:
     async def run(self, program: Path) -> None:
         pool = ProcessPool(python_command("fluxcompile.serve_worker", str(program), "1"))
         server = Server(self.net.digest, [pool], token="soak", check=checker(self.net))
-
-        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await server.talk(TcpChannel(reader, writer))
-
-        listener = await asyncio.start_server(talk, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
+        listener, port = await listen(server.talk)
         self.until = time.monotonic() + 60 * self.arguments.minutes
         cameras = [asyncio.ensure_future(self.camera(index, port)) for index in range(self.arguments.cameras)]
         try:

@@ -194,12 +194,13 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
 
 def _pictures(camera: str, program: Any, anchored: bool, count: int | None) -> "Iterator[Image]":
     """The camera's frames at the size that the net takes, with a margin where an anchor moves them."""
-    from fluxcompile.runtime.video import fit, frames
+    from fluxcompile.runtime.video import fit, frames, scaled
 
     size, margin = program.frame_size, program.margin if anchored else (0, 0)
     for image in frames(camera, count=count):
-        fitted, placement = fit(image, size[0], size[1], margin=margin)
-        yield np.ascontiguousarray(placement.crop(fitted) if anchored else fitted)
+        yield np.ascontiguousarray(
+            scaled(image, size[0], size[1], margin) if anchored else fit(image, size[0], size[1])[0]
+        )
 
 
 class _Log:

@@ -16,7 +16,7 @@ from fluxcompile.options import VIDEO, Frames, Policy
 from fluxcompile.peers import Peer, arrays, peer_run
 from fluxcompile.peers.int8 import Calibration, int8_row
 from fluxcompile.runtime.canvas import centred
-from fluxcompile.runtime.video import Image, TruncatedVideo, fit, frames
+from fluxcompile.runtime.video import Image, TruncatedVideo, frames, scaled
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
 from fluxcompile.timing import second_ms, take_turns, uncollected
 
@@ -180,8 +180,7 @@ class Bench:
         margin = self.net.margin if any(policy.anchor for policy in self.plan.policies) else (0, 0)
         try:
             for image in frames(clip, start=self.plan.start, count=self.plan.frames):
-                fitted, placement = fit(image, *self.size, margin=margin)
-                images.append(np.ascontiguousarray(placement.crop(fitted)))
+                images.append(np.ascontiguousarray(scaled(image, *self.size, margin)))
         except TruncatedVideo as error:
             self.notes.append(str(error))
         return images

@@ -12,7 +12,7 @@ from typing import Any
 from fluxcompile.identity import Identity, is_loopback
 from fluxcompile.net import Net
 from fluxcompile.remote import checker
-from fluxcompile.runtime.channel import TcpChannel
+from fluxcompile.runtime.channel import listen
 from fluxcompile.runtime.pool import Pool, ProcessPool, python_command
 from fluxcompile.runtime.serve import Limits, Server
 
@@ -47,23 +47,18 @@ async def serve(
     command = python_command("fluxcompile.serve_worker", str(path), str(how.threads))
     homes = pools or [ProcessPool(command) for _ in range(how.workers)]
     server = Server(net.digest, homes, token=who.secret, check=checker(net), limits=how.limits)
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await server.talk(TcpChannel(reader, writer))
-
-    context = who.context() if encrypted else None
-    listening = await asyncio.start_server(talk, how.host, how.port, ssl=context)
+    listener, port = await listen(server.talk, how.host, how.port, who.context() if encrypted else None)
     pages = await _metrics_page(server, how.host, how.metrics_port) if how.metrics_port else None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, ValueError):  # not in this thread, or not on this system
             loop.add_signal_handler(number, stop.set)
-    on_ready(listening.sockets[0].getsockname()[1], who.token(encrypted))
+    on_ready(port, who.token(encrypted))
     try:
         await stop.wait()
     finally:
-        listening.close()
+        listener.close()
         await server.drain()
         if pages is not None:
             await pages.cleanup()

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from fluxcompile.errors import InputError
 from fluxcompile.runtime.canvas import Pair, centred
 from fluxcompile.runtime.frame import leaves
+from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.miss import BLOCK as MISS_BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.salience import CELL, Salience
-from fluxcompile.runtime.transport import BLOCK, Image
+from fluxcompile.runtime.transport import Image
 
 Array = npt.NDArray[Any]
 PER_BLOCK = (BLOCK // MISS_BLOCK) ** 2

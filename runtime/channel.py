@@ -56,6 +56,21 @@ class TcpChannel:
             await asyncio.wait_for(self._writer.wait_closed(), 1.0)
 
 
+async def listen(
+    talk: Callable[[Channel], Awaitable[None]],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    context: ssl.SSLContext | None = None,
+) -> tuple[asyncio.Server, int]:
+    """Talk to whoever connects; the listener and its port, a free one for 0. context: for connections over TLS."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await talk(TcpChannel(reader, writer))
+
+    listener = await asyncio.start_server(connected, host, port, ssl=context)
+    return listener, int(listener.sockets[0].getsockname()[1])
+
+
 def fingerprint(certificate: bytes) -> str:
     """Of a certificate in DER form: what a token carries to know the server by."""
     return hashlib.sha256(certificate).hexdigest()

@@ -55,7 +55,7 @@ class Codecs:
 
     def trial(self, picture: Image, name: str) -> Packet:
         """The picture in that codec, for nothing but to know what it costs (`tried`)."""
-        return Sender((picture.shape[0], picture.shape[1]), crf=self._crf).send(picture, name)
+        return self.sender((picture.shape[0], picture.shape[1])).send(picture, name)
 
     def tried(self, packet: Packet, took_ms: float) -> None:
         later = KEY_OF_BYTES if packet.codec == "h264" else 1.0

@@ -8,18 +8,17 @@ cloud's caches stay fresh. Work is done by a `Device`, so that all this runs for
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fluxcompile.runtime.camera import Camera, Computed
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import Curve, Latency
+from fluxcompile.runtime.latency import BLOCK, Curve, Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
 from fluxcompile.runtime.schedule import Estimate, Scheduler
-from fluxcompile.runtime.transport import BLOCK, Image
+from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.values import unpack
 from fluxcompile.runtime.worker import salience_of
 
@@ -76,8 +75,7 @@ class Edge:
     """One camera. Pictures are uint8 (height, width, 3) of one size, one after the other.
 
     proxy: of the cloud, None for edge alone. places: those the scheduler may choose from. deadline_ms: an answer later
-    than that is worth nothing. start: what is known of this device before its first frame. on_answer: told of every
-    answer.
+    than that is worth nothing. start: what is known of this device before its first frame.
     """
 
     def __init__(
@@ -89,10 +87,9 @@ class Edge:
         places: tuple[str, ...] = ("edge", "cloud"),
         deadline_ms: float | None = None,
         start: Curve | None = None,
-        on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
         self.camera, self.device, self.proxy = camera, device, proxy
-        self.places, self.deadline_ms, self._on_answer = places, deadline_ms, on_answer
+        self.places, self.deadline_ms = places, deadline_ms
         self.scheduler, self.latency = Scheduler(), Latency(start)
         self.background_bytes = 0
         self._seq, self._blocks = -1, camera.all_blocks
@@ -127,8 +124,6 @@ class Edge:
                 await self._look(picture)
             answer = self._told(turn, await self._computed(), fallback=not estimates)
         self._others.add(asyncio.ensure_future(self._use_idle_time(picture, answer)))
-        if self._on_answer is not None:
-            self._on_answer(answer)
         return answer
 
     async def close(self) -> None:

@@ -1,7 +1,6 @@
 """Edge's connection to the cloud: kept open, opened again when it breaks, resumed where it was."""
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from fluxcompile.errors import ProtocolError, RefusedError
+from fluxcompile.runtime.background import end
 from fluxcompile.runtime.channel import Channel, Connect
 from fluxcompile.runtime.messages import (
     VERSION,
@@ -67,10 +67,6 @@ class Link:
         """Whether a frame can be sent."""
         return self._end is not None and self._end.free
 
-    @property
-    def rtt_ms(self) -> float | None:
-        return None if self._end is None else self._end.rtt_ms
-
     def send(self, frame: Frame) -> int:
         """The bytes that it took; ProtocolError while the link is not free."""
         if self._end is None or self._channel is None:
@@ -86,9 +82,7 @@ class Link:
         if self._end is not None:
             self._end.bye("the camera is done", self._now_ms())
             self._flush()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         wait_ms = RETRY_MS[0]

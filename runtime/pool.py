@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from fluxcompile.errors import FluxError
+from fluxcompile.runtime.background import end
 from fluxcompile.runtime.device import Device, Work
 from fluxcompile.runtime.messages import Frame, Received, Result, Skipped
 from fluxcompile.runtime.worker import Answer, Step, Worker
@@ -69,9 +70,7 @@ class LocalPool:
         self._awake.set()
 
     async def stop(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:
@@ -205,9 +204,7 @@ class ProcessPool:
         self._tell(_Take(session, frame))
 
     async def stop(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
 
     def _tell(self, command: _Command) -> None:
         stdin = None if self._process is None else self._process.stdin

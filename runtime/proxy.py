@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from fluxcompile.errors import ProtocolError
 from fluxcompile.runtime.blocks import block_residual
 from fluxcompile.runtime.codecs import Choice, Codecs
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import Curve, Latency
+from fluxcompile.runtime.latency import BLOCK, Curve, Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.messages import Frame, Message, Received, Result, Skipped
 from fluxcompile.runtime.schedule import Estimate
-from fluxcompile.runtime.transport import BLOCK, Image, Sender
+from fluxcompile.runtime.transport import Image, Sender
 
 log = logging.getLogger("fluxcompile")
 FADE = 0.8
@@ -52,7 +53,7 @@ class Proxy:
         self.latency = Latency(start)
         self._queue_ms, self._ratio, self._off_ms = 0.0, 1.0, 0.0
         self._sender: Sender | None = None
-        self._sent: Image | None = None
+        self._sent: npt.NDArray[np.float32] | None = None
         self._open: dict[int, Asked] = {}
         self._digests: dict[int, bytes] = {}
         link.on_message, link.on_state, link.digest = self._heard, self._link_changed, lambda: self.digest
@@ -77,7 +78,7 @@ class Proxy:
         sender = self._sender
         if self._sent is None or self._sent.shape != picture.shape or sender is None or sender.view is None:
             return float(np.prod([-(-n // BLOCK) for n in picture.shape[:2]]))
-        residual = block_residual(picture, False, self._sent.astype(np.float32), BLOCK)
+        residual = block_residual(picture, False, self._sent, BLOCK)
         return float(np.count_nonzero(residual > self._residual))
 
     def estimate(self, changed: float) -> Estimate:
@@ -101,7 +102,7 @@ class Proxy:
         packet, took_ms = await self._device.run(partial(sender.send, picture, codec), Work(codec))
         self._codecs.saw(packet, changed, took_ms)
         asked = Asked(seq, changed, len(packet.data), began_ms, expected_ms, answer)
-        self._open[seq], self._digests[seq], self._sent = asked, sender.digest, picture
+        self._open[seq], self._digests[seq], self._sent = asked, sender.digest, picture.astype(np.float32)
         try:
             self.link.send(Frame(seq, wanted, deadline_ms, packet))
         except ProtocolError:  # the link closed while the packet was made

@@ -6,7 +6,6 @@ session ever reaches another.
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections import deque
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fluxcompile.errors import ProtocolError
+from fluxcompile.runtime.background import end
 from fluxcompile.runtime.channel import Channel
 from fluxcompile.runtime.messages import Frame, Hello, Message, Received, Refusal, Result, Skipped, Welcome
 from fluxcompile.runtime.pool import Pool
@@ -60,7 +60,6 @@ class _Session:
     """A camera's stream. `digest` is of its view, as far as the pool has told."""
 
     name: str
-    camera: str
     key: tuple[str, str, str]
     pool: Pool
     digest: bytes = b""
@@ -85,7 +84,7 @@ class _Connection:
 
 
 class Server:
-    """Serves one program. check: raises FluxError for a policy or a task, in words, that means nothing.
+    """Serves one program. check: tells why a policy and a task, in words, cannot be served; None where they can.
 
     token: what cameras must know. Must be made where the event loop runs.
     """
@@ -187,7 +186,7 @@ class Server:
         loads = self.loads()
         counts = [sum(s.pool is pool for s in self._sessions.values()) for pool in self._pools]
         pool = min(zip(counts, loads, self._pools, strict=True), key=lambda found: found[:2])[2]
-        session = _Session(secrets.token_hex(16), hello.camera, key, pool)
+        session = _Session(secrets.token_hex(16), key, pool)
         self._sessions[session.name] = session
         pool.open(session.name, hello.policy, hello.task)
         return session
@@ -273,9 +272,7 @@ class Server:
             for connection in list(self._connections):
                 await connection.channel.close()
             await asyncio.sleep(0.01)
-        self._ticking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._ticking
+        await end(self._ticking)
         for pool in self._pools:
             await pool.stop()
 

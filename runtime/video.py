@@ -98,17 +98,21 @@ def fit(
 
     margin: pixels that it leaves free down and across, for an anchor to move it.
     """
-    source_height, source_width = frame.shape[:2]
-    inside = height - margin[0], width - margin[1]
-    scale = min(inside[0] / source_height, inside[1] / source_width)
-    inner_height = min(inside[0], max(1, round(source_height * scale)))
-    inner_width = min(inside[1], max(1, round(source_width * scale)))
+    resized = scaled(frame, height, width, margin)
+    inner_height, inner_width = resized.shape[:2]
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    placement = Placement(top, left, inner_height, inner_width, source_height, source_width)
-    resized = resize(frame, inner_height, inner_width)
+    placement = Placement(top, left, inner_height, inner_width, frame.shape[0], frame.shape[1])
     if (inner_height, inner_width) == (height, width):
         return resized, placement
     return centred(resized, (height, width), fill), placement
+
+
+def scaled(frame: Image, height: int, width: int, margin: tuple[int, int] = (0, 0)) -> Image:
+    """Return the frame as large as it fits into height x width less the margin, its proportions kept."""
+    inside = height - margin[0], width - margin[1]
+    scale = min(inside[0] / frame.shape[0], inside[1] / frame.shape[1])
+    inner = [min(most, max(1, round(n * scale))) for most, n in zip(inside, frame.shape, strict=False)]
+    return resize(frame, inner[0], inner[1])
 
 
 def probe(source: Source) -> Clip:

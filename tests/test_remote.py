@@ -18,7 +18,7 @@ from fluxcompile.errors import OptionError, ProtocolError, RefusedError
 from fluxcompile.identity import identity, is_loopback, parse_server, reached
 from fluxcompile.live import LivePage
 from fluxcompile.remote import RemoteStream, checker, edge_of
-from fluxcompile.runtime.channel import TcpChannel
+from fluxcompile.runtime.channel import listen
 from fluxcompile.runtime.device import ThisMachine
 from fluxcompile.runtime.edge import Answer
 from fluxcompile.runtime.messages import MAGIC
@@ -47,13 +47,9 @@ async def listening(
     net = small_net()
     pools = [ProcessPool(python_command("fluxcompile.serve_worker", str(program), "1")) for _ in range(workers)]
     server = Server(net.digest, pools, token=TOKEN, check=checker(net), limits=Limits(**limits))
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await server.talk(TcpChannel(reader, writer))
-
-    listener = await asyncio.start_server(talk, "127.0.0.1", 0)
+    listener, port = await listen(server.talk)
     try:
-        yield server, listener.sockets[0].getsockname()[1], pools
+        yield server, port, pools
     finally:
         listener.close()
         await server.drain()
@@ -179,12 +175,7 @@ def test_tls_and_pins(program: Path, tmp_path: Path) -> None:
     async def main(machine: ThisMachine) -> str:
         pool = ProcessPool(python_command("fluxcompile.serve_worker", str(program), "1"))
         server = Server(net.digest, [pool], token=who.secret, check=checker(net))
-
-        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await server.talk(TcpChannel(reader, writer))
-
-        listener = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=who.context())
-        port = listener.sockets[0].getsockname()[1]
+        listener, port = await listen(server.talk, context=who.context())
         connect, secret = reached(f"127.0.0.1:{port}", who.token(True))
         edge = edge_of(net, machine, connect, policy=MOVING, token=secret, places=("cloud",))
         await asyncio.wait_for(edge.proxy.link.opened.wait(), 30)  # type: ignore[union-attr]
@@ -350,12 +341,7 @@ def test_a_cluster(program: Path) -> None:
     async def main(machine: ThisMachine) -> tuple[list[Answer], set[str], Any]:
         (pool,) = ray_pools(program, nodes.address)
         server = Server(net.digest, [pool], token=TOKEN, check=checker(net))
-
-        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await server.talk(TcpChannel(reader, writer))
-
-        listener = await asyncio.start_server(talk, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
+        listener, port = await listen(server.talk)
         edges = [await camera(port, machine, policy=EXACT, codec="raw", camera=name) for name in ("one", "two")]
         answers = []
         for index, picture in enumerate(pictures(10)):

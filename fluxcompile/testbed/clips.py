@@ -10,7 +10,7 @@ from fluxcompile.net import Net
 from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.transport import Image
-from fluxcompile.runtime.video import fit, frames, probe, resize
+from fluxcompile.runtime.video import frames, probe, resize, scaled
 from fluxcompile.tasks import Task
 
 
@@ -44,8 +44,7 @@ def footage(path: Path, net: Net, task: Task, count: int, *, margin: tuple[int, 
         if crop:
             pictures.append(np.ascontiguousarray(_middle(image, size)))
         else:
-            fitted, place = fit(image, size[0], size[1], margin=margin)
-            pictures.append(np.ascontiguousarray(place.crop(fitted)))
+            pictures.append(np.ascontiguousarray(scaled(image, *size, margin)))
     return Footage(path.stem, probe(path).fps, pictures, net, task)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
 from fluxcompile.remote import checker, edge_of
-from fluxcompile.runtime.channel import TcpChannel, tcp
+from fluxcompile.runtime.channel import listen, tcp
 from fluxcompile.runtime.device import ThisMachine, Work
 from fluxcompile.runtime.edge import Answer
 from fluxcompile.runtime.latency import BLOCK, fit
@@ -55,12 +55,8 @@ async def play_for_real(
     """Edge here, a server in a process of its own, a shaped link between them."""
     pool = ProcessPool(python_command("fluxcompile.serve_worker", str(program), "1"))
     server = Server(net.digest, [pool], token=TOKEN, check=checker(net))
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await server.talk(TcpChannel(reader, writer))
-
-    listener = await asyncio.start_server(talk, "127.0.0.1", 0)
-    shaper = Shaper(listener.sockets[0].getsockname()[1], *(2 * [lambda: Shape(trace, rtt_ms)]))
+    listener, port = await listen(server.talk)
+    shaper = Shaper(port, *(2 * [lambda: Shape(trace, rtt_ms)]))
     edge = edge_of(
         net, machine, tcp("127.0.0.1", await shaper.start()), policy=policy, token=TOKEN, task=task, **options
     )

@@ -12,7 +12,6 @@ class Reported(NamedTuple):
 
 
 SYSTEMS = ("spinn", "coach", "deltacnn", "ours")
-BANDWIDTHS = (130, 56, 25)
 _ROWS = {
     ("yolo11", 130): ((86.0, 10.5, 10.05), (84.5, 9.8, 10.85), (97.1, 22.4, 6.57), (96.8, 75.3, 2.05)),
     ("sdpose", 130): ((89.0, 42.7, 7.42), (87.2, 43.5, 3.17), (99.2, 72.8, 0.64), (99.0, 91.1, 0.26)),
@@ -26,7 +25,3 @@ REPORTED = {
     for (net, mbps), rows in _ROWS.items()
     for system, row in zip(SYSTEMS, rows, strict=True)
 }
-GROWTH = {"spinn": (1.9, 2.8), "coach": (1.7, 2.3), "deltacnn": (1.8, 2.5), "ours": (1.20, 1.35)}
-"""Latency with two and three cameras over that with one."""
-ABLATION = {"ours": (72.40, 73.8, 96.3), "no path choice": (85.74, 78.4, 96.5), "no motion": (94.65, 73.8, 96.3)}
-"""Milliseconds, hit ratio and accuracy at 56 Mbit/s, YOLOv11."""

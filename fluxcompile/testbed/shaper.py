@@ -1,9 +1,9 @@
 """A link in user space: TCP that is let through at a trace's rate, each direction by itself."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
+from fluxcompile.runtime.background import end
 from fluxcompile.testbed.network import Shape
 
 CHUNK = 1 << 14
@@ -29,9 +29,7 @@ class Shaper:
         if self._server is not None:
             self._server.close()
         for talk in list(self._talks):
-            talk.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await talk
+            await end(talk)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -65,9 +65,13 @@ class Run:
     fallbacks: int = 0
     results: list[list[Any]] = field(default_factory=list)
 
-    @property
-    def frames(self) -> int:
-        return len(self.latency_ms)
+    def saw(self, latency_ms: float, fps: float, hit_ratio: float, place: str, sent_bytes: int) -> None:
+        """One picture, of a camera with so many a second."""
+        self.latency_ms.append(latency_ms)
+        self.lasted_ms.append(max(latency_ms, 1000 / fps))
+        self.hits.append(hit_ratio)
+        self.places.append(place)
+        self.sent_bytes += sent_bytes
 
 
 def play_ours(net: Net, task: Task, policy: Policy, clips: Sequence[Footage], setting: Setting, **options: Any) -> Run:
@@ -109,12 +113,8 @@ async def _ours(
             await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
             answer = await edge(picture)
             results.append(answer.result)
-            run.latency_ms.append(answer.latency_ms)
-            run.lasted_ms.append(max(answer.latency_ms, 1000 / clip.fps))
-            run.hits.append(answer.hit_ratio)
-            run.places.append(answer.place)
+            run.saw(answer.latency_ms, clip.fps, answer.hit_ratio, answer.place, answer.sent_bytes)
             run.fallbacks += answer.fallback
-            run.sent_bytes += answer.sent_bytes
         run.lasted_s += loop.time() - began
         await edge.close()
         run.sent_bytes += edge.background_bytes
@@ -159,11 +159,8 @@ async def _baseline(make: Callable[[], Baseline], task: Task, clips: Sequence[Fo
             if sent_bytes:
                 await asyncio.sleep(down.arrival_s(loop.time(), RESULT_BYTES) - loop.time())
             results.append(task.decode(outcome.outputs, clip.net.frame_size))
-            run.latency_ms.append(1000 * (loop.time() - start))
-            run.lasted_ms.append(max(run.latency_ms[-1], 1000 / clip.fps))
-            run.hits.append(outcome.hit_ratio)
-            run.places.append("cloud" if sent_bytes else "edge")
-            run.sent_bytes += sent_bytes
+            place = "cloud" if sent_bytes else "edge"
+            run.saw(1000 * (loop.time() - start), clip.fps, outcome.hit_ratio, place, sent_bytes)
         run.lasted_s += loop.time() - began
         run.edge_busy_ms += device.busy_ms
         return results

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.kernels import _cpu
+from fluxcompile.kernels.cpu import best_variant
 from fluxcompile.runtime.motion import Exposure
 
 Array = npt.NDArray[Any]
@@ -17,6 +18,7 @@ def block_residual(
     reference: npt.NDArray[np.float32],
     block: int,
     exposure: Exposure | None = None,
+    variant: str | None = None,
 ) -> npt.NDArray[np.float32]:
     """float32 (blocks_y, blocks_x): the mean absolute difference of each block, over its pixels and channels.
 
@@ -27,5 +29,6 @@ def block_residual(
     found = np.empty((-(-h // block), -(-w // block)), dtype=np.float32)
     gain, bias = (exposure.gain, exposure.bias) if exposure else ((1.0,) * c, (0.0,) * c)
     gains, biases = (np.array(v * c if len(v) == 1 else v, dtype=np.float32) for v in (gain, bias))
-    _cpu.block_residual(np.ascontiguousarray(frame), planar, reference, block, gains, biases, found)
+    seen = np.ascontiguousarray(frame)
+    _cpu.block_residual(variant or best_variant(), seen, planar, reference, block, gains, biases, found)
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fluxcompile.kernels import _cpu
 from fluxcompile.runtime import heads
 from fluxcompile.runtime.grids import near
 
@@ -74,9 +75,9 @@ def painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
     centres, half = found.centres[order, :2], found.centres[order, 2:] / 2 + GROWN
     low = np.floor((centres - half) / CELL)
     high = np.ceil((centres + half) / CELL)
-    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(paint.shape)).astype(np.int32)
-    for (left, top, right, bottom), score in zip(edges.tolist(), found.scores[order].tolist(), strict=True):
-        paint[top:bottom, left:right] = score
+    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(paint.shape))
+    scores = found.scores[order]
+    _cpu.paint_boxes(np.ascontiguousarray(edges, np.int32), np.ascontiguousarray(scores, np.float32), paint)
     return paint.clip(0, 1, out=paint)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.kernels import _cpu
+from fluxcompile.kernels.cpu import variants
 from fluxcompile.runtime.blocks import block_residual
 from fluxcompile.runtime.miss import BLOCK, Classes, Classifier
 from fluxcompile.runtime.motion import Exposure
@@ -35,8 +36,9 @@ def test_residual_equals_the_slow_one(h: int, w: int, channels: int, block: int,
     for frame in (random.integers(0, 256, (h, w, channels), np.uint8), reference + random.normal(size=reference.shape)):
         frame = frame if frame.dtype == np.uint8 else frame.astype(np.float32)
         given_ = np.moveaxis(frame, 2, 0) if planar else frame
-        found = block_residual(given_, planar, reference, block)
-        np.testing.assert_allclose(found, slow(frame, reference, block), rtol=1e-4, atol=1e-4)
+        for variant in variants():
+            found = block_residual(given_, planar, reference, block, variant=variant)
+            np.testing.assert_allclose(found, slow(frame, reference, block), rtol=1e-4, atol=1e-4)
     with pytest.raises(AssertionError):  # a control
         np.testing.assert_allclose(found, slow(frame + 1, reference, block), rtol=1e-4, atol=1e-4)
 
@@ -82,6 +84,7 @@ def test_classes() -> None:
 )
 def test_refusals(change: dict[str, object], message: str) -> None:
     arguments = {
+        "variant": "plain",
         "frame": np.zeros((8, 8, 3), np.uint8),
         "planar": False,
         "reference": np.zeros((8, 8, 3), np.float32),

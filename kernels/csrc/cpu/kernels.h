@@ -215,6 +215,11 @@ struct Kernels {
     void (*luma_u8)(const uint8_t* rgb, int count, uint8_t* to);
     bool (*luma_f32)(const float* r, const float* g, const float* b, ptrdiff_t step, int count, float scale,
                      float offset, uint8_t* to);
+    // total[i] += |a[i] * gain[i] + bias[i] - b[i]|, of floats b[i * step].
+    void (*residual_u8)(const uint8_t* a, const float* gain, const float* bias, const float* b, ptrdiff_t step,
+                        int count, float* total);
+    void (*residual_f32)(const float* a, const float* gain, const float* bias, const float* b, ptrdiff_t step,
+                         int count, float* total);
 };
 
 extern const Kernels plain_kernels, vec128_kernels, wide_kernels, avx2_kernels, avx512_kernels;

@@ -11,3 +11,4 @@
 #include "correct_attention.h"
 #include "luma.h"
 #include "peak.h"
+#include "residual.h"

@@ -1,4 +1,5 @@
 // Where the content of a frame was in the reference image: see fluxcompile.runtime.motion, whose work this does.
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -173,8 +174,7 @@ class Aligner {
             const int end = std::min(x + kMotionBlock, width_);
             bool any = false;
             for (int y = y0; y < y1 && !any; ++y) {
-                const uint8_t* row = mask + static_cast<ptrdiff_t>(y) * width_;
-                any = std::any_of(row + x, row + end, [](uint8_t m) { return m != 0; });
+                any = std::memchr(mask + static_cast<ptrdiff_t>(y) * width_ + x, 1, static_cast<size_t>(end - x));
             }
             if (!any) continue;
             if (!found.empty() && found.back().x1 == x) {

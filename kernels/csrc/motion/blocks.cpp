@@ -20,7 +20,7 @@ void require_dense(const char* op, const char* what, const A& a, std::initialize
         const int want = shape.begin()[i];
         require(static_cast<int64_t>(a.shape(i)) == want, op, ": ", what, " has size ", a.shape(i), " in dimension ", i,
                 ", it must be ", want);
-        require(want == 1 || a.stride(i) == dense, op, ": ", what, " must be dense");
+        require(want == 1 || a.size() == 0 || a.stride(i) == dense, op, ": ", what, " must be dense");
         dense *= want;
     }
 }
@@ -67,9 +67,10 @@ void by_type(const A& frame, const F& run) {
 }
 
 // frame: uint8 or float32, (height, width, channels) or, planar, (channels, height, width); out: (blocks_y, blocks_x).
-void residual(const Array& frame, bool planar, const Array& reference, int block, const Array& gain, const Array& bias,
-              const Result& out) {
+void residual(const std::string& variant, const Array& frame, bool planar, const Array& reference, int block,
+              const Array& gain, const Array& bias, const Result& out) {
     const char* op = "block_residual";
+    const Kernels& kernels = find_variant(variant);
     const View r = view(op, "the reference", reference);
     require(r.step == r.channels, op, ": the reference must be dense");
     const Size s = size_of(op, r.height, r.width, r.channels, block);
@@ -79,7 +80,7 @@ void residual(const Array& frame, bool planar, const Array& reference, int block
     float* to = floats_of(op, "out", out, s);
     nb::gil_scoped_release unlocked;
     by_type(frame, [&](const auto* from) {
-        block_residual(from, planar, r.at, s.height, s.width, s.channels, block, gains, biases, to);
+        block_residual(kernels, from, planar, r.at, s.height, s.width, s.channels, block, gains, biases, to);
     });
 }
 
@@ -111,6 +112,19 @@ void paint(const Array& levels, int block, const std::vector<int>& radii, const 
     paint_blocks(from, s.height, s.width, block, radii.data(), to, near);
 }
 
+void boxes(const Array& boxes, const Array& values, const Result& map) {
+    const char* op = "paint_boxes";
+    require(values.ndim() == 1 && map.ndim() == 2, op, ": values has ", values.ndim(), " dimensions, map ", map.ndim(),
+            "; it must be 1 and 2");
+    const Size s = size_of(op, static_cast<int64_t>(map.shape(0)), static_cast<int64_t>(map.shape(1)), 1, 1);
+    const int count = static_cast<int>(values.shape(0));
+    require_dense(op, "values", values, {count});
+    require_dense(op, "boxes", boxes, {count, 4});
+    float* to = floats_of(op, "map", map, s);
+    paint_boxes(data_of<int32_t>(op, "boxes", boxes), data_of<float>(op, "values", values), count, s.height, s.width,
+                to);
+}
+
 void expose(const Result& frame, bool planar, int block, const Array& blocks, const Array& gain, const Array& bias) {
     const char* op = "expose_blocks";
     const Size s = size_of_frame(op, frame, planar, block);
@@ -129,12 +143,13 @@ void expose(const Result& frame, bool planar, int block, const Array& blocks, co
 
 void bind_blocks(nb::module_& m) {
     using namespace nb::literals;
-    m.def("block_residual", residual, "frame"_a.noconvert(), "planar"_a, "reference"_a.noconvert(), "block"_a,
-          "gain"_a.noconvert(), "bias"_a.noconvert(), "out"_a.noconvert());
+    m.def("block_residual", residual, "variant"_a, "frame"_a.noconvert(), "planar"_a, "reference"_a.noconvert(),
+          "block"_a, "gain"_a.noconvert(), "bias"_a.noconvert(), "out"_a.noconvert());
     m.def("block_contrast", contrast, "frame"_a.noconvert(), "planar"_a, "block"_a, "residual"_a.noconvert(), "least"_a,
           "out"_a.noconvert());
     m.def("paint_blocks", paint, "levels"_a.noconvert(), "block"_a, "radii"_a, "miss"_a.noconvert(),
           "bound"_a.noconvert());
+    m.def("paint_boxes", boxes, "boxes"_a.noconvert(), "values"_a.noconvert(), "map"_a.noconvert());
     m.def("expose_blocks", expose, "frame"_a.noconvert(), "planar"_a, "block"_a, "blocks"_a.noconvert(),
           "gain"_a.noconvert(), "bias"_a.noconvert());
 }

@@ -7,45 +7,46 @@
 #include <cstdint>
 #include <vector>
 
+#include "../cpu/kernels.h"
+
 namespace flux {
 
 // frame: (height, width, channels), planar or not, seen as frame * gain + bias of its channel; reference: float, channels
 // last. out: one value a block, the blocks of the last row and column smaller where the frame is no multiple of them.
 // Whole lines are added up element by element, which vectorises; blocks are summed from that.
 template <class T>
-void block_residual(const T* frame, bool planar, const float* reference, int height, int width, int channels, int block,
-                    const float* gain, const float* bias, float* out) {
-    const int across = (width + block - 1) / block;
-    const ptrdiff_t each = planar ? 1 : channels, length = width * each;
+void block_residual(const Kernels& kernels, const T* frame, bool planar, const float* reference, int height, int width,
+                    int channels, int block, const float* gain, const float* bias, float* out) {
+    const int across = (width + block - 1) / block, each = planar ? 1 : channels, length = width * each;
+    const int planes = planar ? channels : 1;
     std::vector<float> lines(static_cast<size_t>(length)), gains(lines), biases(lines);
-    float *total = lines.data(), *g = gains.data(), *o = biases.data();
-    for (ptrdiff_t i = 0; i < length; ++i) {
-        g[i] = gain[i % each];
-        o[i] = bias[i % each];
-    }
+    float* total = lines.data();
+    const auto see = [&](int first) {
+        for (int i = 0; i < length; ++i) {
+            gains[static_cast<size_t>(i)] = gain[first + i % each];
+            biases[static_cast<size_t>(i)] = bias[first + i % each];
+        }
+    };
+    see(0);
     for (int first = 0; first < height; first += block, out += across) {
         const int count = std::min(block, height - first);
         std::fill(out, out + across, 0.f);
-        for (int c = 0; c < (planar ? channels : 1); ++c) {
+        for (int c = 0; c < planes; ++c) {
+            if (planar) see(c);
             std::fill(total, total + length, 0.f);
             for (int y = first; y < first + count; ++y) {
-                const float* b = reference + static_cast<ptrdiff_t>(y) * width * channels;
-                if (planar) {
-                    const T* a = frame + (static_cast<ptrdiff_t>(c) * height + y) * width;
-                    for (ptrdiff_t i = 0; i < length; ++i) {
-                        total[i] += std::fabs(static_cast<float>(a[i]) * gain[c] + bias[c] - b[i * channels + c]);
-                    }
+                const T* a = frame + (static_cast<ptrdiff_t>(c) * height + y) * length;
+                const float* b = reference + static_cast<ptrdiff_t>(y) * width * channels + c;
+                const ptrdiff_t step = planar ? channels : 1;
+                if constexpr (sizeof(T) == 1) {
+                    kernels.residual_u8(a, gains.data(), biases.data(), b, step, length, total);
                 } else {
-                    const T* a = frame + y * length;
-                    for (ptrdiff_t i = 0; i < length; ++i) {
-                        total[i] += std::fabs(static_cast<float>(a[i]) * g[i] + o[i] - b[i]);
-                    }
+                    kernels.residual_f32(a, gains.data(), biases.data(), b, step, length, total);
                 }
             }
             for (int x = 0; x < across; ++x) {
-                const ptrdiff_t begin = static_cast<ptrdiff_t>(x) * block * each;
-                const ptrdiff_t end = std::min(length, begin + block * each);
-                for (ptrdiff_t i = begin; i < end; ++i) out[x] += total[i];
+                const int begin = x * block * each, end = std::min(length, begin + block * each);
+                for (int i = begin; i < end; ++i) out[x] += total[i];
             }
         }
         for (int x = 0; x < across; ++x) {
@@ -108,6 +109,18 @@ inline void paint_blocks(const uint8_t* levels, int height, int width, int block
             const int y = by * block, x0 = first * block, x1 = bx * block, r = radii[level - 1];
             fill(miss, y, x0, y + block, x1);
             fill(bound, y - r, x0 - r, y + block + r, x1 + r);
+        }
+    }
+}
+
+// Paints boxes (left, top, right, bottom), in cells and held to the map, one over the other.
+inline void paint_boxes(const int32_t* boxes, const float* values, int count, int height, int width, float* map) {
+    for (int i = 0; i < count; ++i, boxes += 4) {
+        const int left = std::max(boxes[0], 0), top = std::max(boxes[1], 0);
+        const int right = std::min(boxes[2], width), bottom = std::min(boxes[3], height);
+        for (int y = top; y < bottom && left < right; ++y) {
+            std::fill(map + static_cast<ptrdiff_t>(y) * width + left, map + static_cast<ptrdiff_t>(y) * width + right,
+                      values[i]);
         }
     }
 }

@@ -30,6 +30,8 @@ extern const Kernels avx2_kernels = {
     peak,
     luma_u8,
     luma_f32,
+    residual_u8,
+    residual_f32,
 };
 
 }  // namespace flux

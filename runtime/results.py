@@ -7,34 +7,48 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+ALONE = 2
+"""References to an object in one place, as `sys.getrefcount` counts them."""
 
 
 class Results:
-    """The outputs of a frame. An array the caller kept is left to them; one nobody holds is written again."""
+    """The outputs of a frame. Each has two arrays that take turns, for the caller mostly still holds the last frame's.
+
+    An array the caller kept longer is left to them, and another begun in its place.
+    """
 
     def __init__(self) -> None:
         self.env: dict[str, Any] = {}
         """What regions made, by name, as torch tensors."""
         self.loose: dict[int, Any] = {}
         """Outputs that lie in no buffer: {"%": name in `env`}, a constant or a plain value."""
-        self._arrays: dict[int, Array] = {}
         self._steps: dict[int, int] = {}
         self._dtypes: dict[int, Any] = {}
-        self._free: dict[int, int] = {}
+        self._arrays: dict[int, Array] = {}
+        """What the last frame was written to."""
+        self._others: dict[int, Array] = {}
+        """What was written to before it."""
+        self._held: dict[int, int] = {}
+        """References to each of the arrays while the caller has none."""
 
     def add(self, index: int, step: int, shape: tuple[int, ...], dtype: Any) -> None:
         self._steps[index], self._dtypes[index] = step, dtype
         self._arrays[index] = np.zeros(shape, dtype=np.float32)
 
     def make_ready(self, plan: Any) -> None:
-        """Before a frame: every output has an array of its own to go on from."""
+        """Before a frame: every output has an array that nobody holds to go on from."""
         for index, step in self._steps.items():
-            if index in self._free:
-                if sys.getrefcount(self._arrays[index]) <= self._free[index]:
-                    continue
-                self._arrays[index] = self._arrays[index].copy()
-            plan.bind(step, self._arrays[index])
-            self._free[index] = sys.getrefcount(self._arrays[index])
+            if index not in self._held:
+                plan.bind(step, self._arrays[index])
+            elif sys.getrefcount(self._arrays[index]) <= self._held[index]:
+                continue
+            else:
+                behind = index in self._others and sys.getrefcount(self._others[index]) == ALONE
+                last = self._arrays[index]
+                self._arrays[index] = self._others[index] if behind else last.copy()
+                self._others[index] = last
+                plan.bind(step, self._arrays[index], behind)
+            self._held[index] = sys.getrefcount(self._arrays[index])
 
     def leaves(self, tensors: bool) -> list[Any]:
         found: dict[int, Any] = {

@@ -428,6 +428,24 @@ def test_results_that_are_not_kept_are_written_again(net: Net, clip: list[Tensor
     assert len(set(places)) == 1
 
 
+def test_results_of_the_last_frame_alone_take_turns(net: Net, clip: list[Tensor]) -> None:
+    """As in a loop that keeps what it got until it gets the next; now and then a frame is not kept, or kept longer."""
+    stream = stream_of(net)
+    places, longer = set(), []
+    for i in range(12):
+        frame = clip[i % len(clip)]
+        outputs = stream(frame.numpy())
+        places.add(outputs["map"].ctypes.data)
+        assert_matches(as_tensors(outputs), net.dense(frame))
+        if i in (5, 6):
+            del outputs
+        elif i == 9:
+            longer.append((outputs, net.dense(frame)))
+    assert len(places) == 3
+    for kept, want in longer:
+        assert_matches(as_tensors(kept), want)
+
+
 @pytest.mark.parametrize("tensors", [True, False])
 def test_what_the_caller_does_to_results(tensors: bool, net: Net, clip: list[Tensor]) -> None:
     """Is seen nowhere: a tensor is a copy, an array cannot be written to."""

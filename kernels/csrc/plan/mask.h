@@ -63,6 +63,16 @@ class Mask {
         listed_ = true;
     }
 
+    // Sets what is set in the other too.
+    void add(const Mask& other) {
+        if (!other.any() || full()) return;
+        for (int i = other.low_; i < other.high_; ++i) {
+            const auto at = static_cast<size_t>(i);
+            bits_[at] = static_cast<uint8_t>(bits_[at] | other.bits_[at]);
+        }
+        close(any() ? std::min(low_, other.low_) : other.low_, std::max(high_, other.high_));
+    }
+
     bool equals(const Mask& other) const {
         if (count_ != other.count_ || low_ != other.low_ || high_ != other.high_) return false;
         return !std::memcmp(bits_.data() + low_, other.bits_.data() + low_, static_cast<size_t>(high_ - low_));

@@ -303,7 +303,7 @@ class Plan {
     int output(int mask, const Array& x, const Array& row_at, const Array& channel_at, int64_t size) {
         const char* op = "output";
         const View in = view(op, "x", x);
-        auto step = std::make_unique<OutputStep>();
+        auto step = std::make_unique<OutputStep>(static_cast<int>(in.rows()));
         step->in = {in.at, in.step, in.height, in.width};
         step->channels = in.channels;
         step->mask = rows_mask(op, mask, in.rows());
@@ -329,15 +329,16 @@ class Plan {
         return feed_to(*floats, frame, given);
     }
 
-    // Where an output step writes from now on: a dense float32 tensor that holds what it wrote before.
-    void bind(int index, const Result& to) {
+    // Where an output step writes from now on: a dense float32 tensor that holds what it wrote before, or is `behind`: the
+    // tensor that was bound before the one that is.
+    void bind(int index, const Result& to, bool behind) {
         const char* op = "bind";
         require(index >= 0 && index < static_cast<int>(steps_.size()), op, ": there is no step ", index);
         auto* step = dynamic_cast<OutputStep*>(steps_[static_cast<size_t>(index)].get());
         require(step != nullptr, op, ": step ", index, " is no output");
         require(to.dtype() == nb::dtype<float>() && is_dense(to) && static_cast<int64_t>(to.size()) == sizes_[index],
                 op, ": the tensor must be dense, float32, of ", sizes_[index], " elements");
-        step->out = static_cast<float*>(to.data());
+        step->turn(static_cast<float*>(to.data()), behind);
         bound_[index] = to;
     }
 
@@ -648,7 +649,7 @@ void bind_plan(nb::module_& m) {
         .def("output", &Plan::output, "mask"_a, "x"_a.noconvert(), "row_at"_a.noconvert(), "channel_at"_a.noconvert(),
              "size"_a)
         .def("feed", &Plan::feed, "index"_a, "frame"_a.noconvert(), "given"_a.noconvert().none())
-        .def("bind", &Plan::bind, "index"_a, "to"_a.noconvert())
+        .def("bind", &Plan::bind, "index"_a, "to"_a.noconvert(), "behind"_a = false)
         .def("rolls", &Plan::rolls, "map"_a.noconvert(), "scale"_a)
         .def("placed", &Plan::placed, "index"_a)
         .def("roll", &Plan::roll, "dy"_a, "dx"_a)

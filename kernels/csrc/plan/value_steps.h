@@ -344,36 +344,61 @@ struct InputStep : PlanStep {
     }
 };
 
-// Writes the rows that missed into a tensor of the caller's own layout: element (row, channel) lies at row_at + channel_at.
+// Writes the rows that missed into a tensor of the caller's own layout: element (row, channel) lies at row_at +
+// channel_at. Two tensors may take turns: what the other is `behind` by is written too.
 struct OutputStep : PlanStep {
     Map in;
     int channels;
     Mask* mask;
     std::vector<int64_t> row_at, channel_at;
+    Mask since;  // the rows written since the other tensor was
     float* out = nullptr;
+    bool turned = false, behind = false;
+
+    explicit OutputStep(int rows) : since(rows) {}
+
+    void turn(float* to, bool is_behind) {
+        out = to;
+        turned = true;
+        behind = is_behind;
+    }
 
     void run(const Frame& frame) override {
-        if (frame.fresh || frame.rolled || mask->full()) {
-            const int rows = in.height * in.width;
-            done = rows;
-            constexpr int kSpan =
-                32;  // rows and channels at a time, so that what is read and written stays in the cache
-            for (int first = 0; first < rows; first += kSpan) {
-                for (int c0 = 0; c0 < channels; c0 += kSpan) {
-                    for (int c = c0; c < std::min(channels, c0 + kSpan); ++c) {
-                        for (int r = first; r < std::min(rows, first + kSpan); ++r) {
-                            out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] =
-                                in.at[r * in.step + c];
-                        }
+        const bool whole = frame.fresh || frame.rolled || mask->full();
+        if (turned && !behind) since.clear();
+        if (whole) {
+            since.fill();
+        } else {
+            since.add(*mask);
+        }
+        Mask& due = behind ? since : *mask;
+        if (whole || due.full()) {
+            write_all();
+        } else {
+            done = due.count();
+            for (const int32_t r : due.cells()) {
+                for (int c = 0; c < channels; ++c)
+                    out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
+            }
+        }
+        if (behind && !whole) since.copy(*mask);
+        turned = behind = false;
+    }
+
+  private:
+    void write_all() {
+        const int rows = in.height * in.width;
+        done = rows;
+        constexpr int kSpan = 32;  // rows and channels at a time, so that what is read and written stays in the cache
+        for (int first = 0; first < rows; first += kSpan) {
+            for (int c0 = 0; c0 < channels; c0 += kSpan) {
+                for (int c = c0; c < std::min(channels, c0 + kSpan); ++c) {
+                    for (int r = first; r < std::min(rows, first + kSpan); ++r) {
+                        out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] =
+                            in.at[r * in.step + c];
                     }
                 }
             }
-            return;
-        }
-        done = mask->count();
-        for (const int32_t r : mask->cells()) {
-            for (int c = 0; c < channels; ++c)
-                out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
         }
     }
 };

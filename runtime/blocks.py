@@ -15,15 +15,16 @@ Array = npt.NDArray[Any]
 def block_residual(
     frame: Array,
     planar: bool,
-    reference: npt.NDArray[np.float32],
+    reference: Array,
     block: int,
     exposure: Exposure | None = None,
     variant: str | None = None,
 ) -> npt.NDArray[np.float32]:
     """float32 (blocks_y, blocks_x): the mean absolute difference of each block, over its pixels and channels.
 
-    frame: uint8 or float32 (height, width, channels), planar (channels, height, width). reference: float32 (height,
-    width, channels). Blocks at the far edges are what is left of the frame. exposure: in whose light frames are seen.
+    frame: uint8 or float32 (height, width, channels), planar (channels, height, width). reference: float32 or as the
+    frame, (height, width, channels). Blocks at the far edges are what is left of the frame. exposure: in whose light
+    frames are seen.
     """
     h, w, c = reference.shape
     found = np.empty((-(-h // block), -(-w // block)), dtype=np.float32)

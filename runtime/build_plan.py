@@ -41,7 +41,8 @@ class Builder:
         self.plan_masks = [self.plan.mask(rows) for rows in data.masks]
         self.frame_shapes: list[tuple[int, int, int]] = []
         self.references: list[tuple[bool, Array]] = []
-        """For each input whether it comes channel by channel, and the image its caches were computed from."""
+        """For each input whether it comes channel by channel, and the image (height, width, channels) its caches were
+        computed from: of bytes, where these come so, else of floats."""
         self.reaches: dict[int, list[int]] = {}
         """For each input the steps that say how far its changes spread."""
         self._input_masks: list[int] = []
@@ -238,9 +239,10 @@ class Builder:
         if layout:
             self.input_layouts[len(self.inputs)] = parse_layout(layout)
         self.frame_shapes.append((c, h, w) if planar else (h, w, c))
-        self.references.append((planar, out))
+        held = np.zeros(self.frame_shapes[-1], np.uint8) if dtype == "u8" else None
+        self.references.append((planar, out if held is None or planar else held))
         self._input_masks.append(self._mask(step.mask))
-        self.inputs.append(self.plan.input(self._mask(step.mask), out, planar, dtype == "u8"))
+        self.inputs.append(self.plan.input(self._mask(step.mask), out, planar, held))
         self.input_sizes.append((out.shape[0], out.shape[1]))
 
     def _output(

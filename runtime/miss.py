@@ -72,11 +72,11 @@ class Classifier:
 
     # --- one frame ---
 
-    def align(self, frame: Array, planar: bool, reference: npt.NDArray[np.float32]) -> bool:
+    def align(self, frame: Array, planar: bool, reference: Array) -> bool:
         """Look where the frame lies; False if it is better run dense. Before `classify`, everything moves by `roll`.
 
-        frame: the camera's, (height, width, channels) or planar. reference: float32 (height, width, channels) of the
-        net's input, what the caches were computed from.
+        frame: the camera's, (height, width, channels) or planar. reference: float32 or as the frame, (height, width,
+        channels) of the net's input, what the caches were computed from.
         """
         if not (self.policy.exposure or self.policy.anchor or self.policy.vectors):
             return True
@@ -93,7 +93,7 @@ class Classifier:
             self._roll_state()
         return True
 
-    def classify(self, image: Array, planar: bool, reference: npt.NDArray[np.float32]) -> Classes:
+    def classify(self, image: Array, planar: bool, reference: Array) -> Classes:
         """image: of the net's size, with the frame in it; a canvas's is changed where it is new, to other light."""
         policy, exposure = self.policy, self.alignment.exposure if self.policy.exposure and self.alignment else None
         residual = self._residuals(image, planar, reference, exposure)
@@ -274,7 +274,7 @@ class Classifier:
         return inside
 
     def _residuals(
-        self, image: Array, planar: bool, reference: npt.NDArray[np.float32], exposure: Exposure | None
+        self, image: Array, planar: bool, reference: Array, exposure: Exposure | None
     ) -> npt.NDArray[np.float32]:
         """Of every block; only lines that the frame touches, or did, can differ."""
         if self.canvas is None or planar:

@@ -199,4 +199,5 @@ def _image(value: Any, what: str, channels: int | None) -> tuple[Array, bool]:
         raise InputError(
             f"{what}: shape {array.shape}, expected (height, width, channels) or, of floats, channels first"
         )
-    return np.ascontiguousarray(array), planar
+    pixels = (array.itemsize * array.shape[2], array.itemsize)
+    return array if array.strides[1:] == pixels else np.ascontiguousarray(array), planar

@@ -26,7 +26,7 @@ class Built:
         self.plan: Any = _cpu.Plan("plain", 1)
         self.six, self.other, self.four, self.one = (self.plan.mask(n) for n in (6, 6, 4, 1))
         self.x, self.y = maps(2, 3, 2), maps(2, 3, 2)
-        self.input = self.plan.input(self.six, self.x, True, False)
+        self.input = self.plan.input(self.six, self.x, True, None)
         self.output = self.plan.output(self.six, self.x, np.arange(6), np.array([0, 6]), 12)
         self.frame, self.result = np.ones((2, 2, 3), np.float32), maps(2, 2, 3)
 
@@ -215,8 +215,8 @@ CASES: dict[str, tuple[Callable[[Built], Any], str]] = {
     "hold changed": (lambda b: b.plan.hold(b.one, -1, maps(1, 1, 2), maps(1, 1, 2)), "there is no mask -1"),
     "hold itself": (lambda b: b.plan.hold(b.one, b.one, maps(1, 1, 2), maps(1, 1, 2)), "`changed` must be a mask"),
     # frames and results
-    "input part": (lambda b: b.plan.input(b.six, maps(2, 3, 4)[:, :, :2], True, False), "out must be dense"),
-    "input mask": (lambda b: b.plan.input(b.four, b.y, True, False), "mask 2 has 4 rows, the map has 6"),
+    "input part": (lambda b: b.plan.input(b.six, maps(2, 3, 4)[:, :, :2], True, None), "out must be dense"),
+    "input mask": (lambda b: b.plan.input(b.four, b.y, True, None), "mask 2 has 4 rows, the map has 6"),
     "output rows": (lambda b: b.plan.output(b.six, b.x, np.arange(5), np.arange(2), 12), "int64, dense, 6 of them"),
     "output type": (lambda b: b.plan.output(b.six, b.x, ints(*range(6)), np.arange(2), 12), "offsets must be int64"),
     "output far": (
@@ -326,7 +326,7 @@ def test_what_a_plan_holds_stays_alive() -> None:
     plan = _cpu.Plan("plain", 1)
     mask = plan.mask(6)
     x, y = maps(2, 3, 2), maps(2, 3, 2)
-    step = plan.input(mask, x, False, False)
+    step = plan.input(mask, x, False, None)
     terms = [("mul", 0.0, 0.0, np.full(2, 3, np.float32)), ("scale", 1.0, 1.0, None)]
     plan.pointwise(mask, -1, x, terms, y)
     terms.clear()

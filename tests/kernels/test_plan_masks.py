@@ -24,7 +24,7 @@ class Masks:
         self.plan = _cpu.Plan("plain", 1)
         self.given = [self.plan.mask(n) for n in rows]
         self.inputs = [
-            self.plan.input(m, np.zeros((n, 1, 1), np.float32), True, True)
+            self.plan.input(m, np.zeros((n, 1, 1), np.float32), True, np.zeros((1, n, 1), np.uint8))
             for m, n in zip(self.given, rows, strict=True)
         ]
         self.listed: dict[int, tuple[Array, Array]] = {}

@@ -35,7 +35,7 @@ def small_plan(variant: str, threads: int, clip: list[Array]) -> list[Array]:
     rows = side * side
     seen, near, grown, wide = (plan.mask(rows) for _ in range(4))
     changed, one, moved, everything = plan.mask(rows), plan.mask(1), plan.mask(1), plan.mask(rows)
-    frame = plan.input(seen, x, False, False)
+    frame = plan.input(seen, x, False, None)
     reads = window_taps((3, 1), (1, 0))[0] + np.arange(side, dtype=np.int32)[:, None]
     reads = np.where((reads >= 0) & (reads < side), reads, -1).astype(np.int32)
     plan.window(wide, seen, reads, reads, (side, side), -1)
@@ -90,7 +90,7 @@ def attending_plan(variant: str, threads: int, clip: list[Array]) -> list[Array]
     plan: Any = _cpu.Plan(variant, threads)
     x, out, mean, k_old, v_old = np.zeros((5, 1, rows, c), np.float32)
     seen, everything, changed = (plan.mask(rows) for _ in range(3))
-    frame = plan.input(seen, x, False, False)
+    frame = plan.input(seen, x, False, None)
     plan.join(everything, [(seen, "any", None, None, 0, 0, 0)])
     sums, masks = np.zeros((1, rows, 6), np.float32), (seen, (seen, seen))
     plan.correct_attention(everything, changed, x, x, x, out, 2, 0.2, *masks, k_old, v_old, mean, sums)

@@ -39,6 +39,10 @@ def test_residual_equals_the_slow_one(h: int, w: int, channels: int, block: int,
         for variant in variants():
             found = block_residual(given_, planar, reference, block, variant=variant)
             np.testing.assert_allclose(found, slow(frame, reference, block), rtol=1e-4, atol=1e-4)
+            if frame.dtype == np.uint8:
+                as_bytes = reference.astype(np.uint8)
+                found = block_residual(given_, planar, as_bytes, block, variant=variant)
+                np.testing.assert_allclose(found, slow(frame, as_bytes, block), rtol=1e-4, atol=1e-4)
     with pytest.raises(AssertionError):  # a control
         np.testing.assert_allclose(found, slow(frame + 1, reference, block), rtol=1e-4, atol=1e-4)
 

@@ -195,6 +195,30 @@ constexpr size_t taps_scratch(size_t taps, size_t channels) {  // pooling and re
     return rows_scratch(channels) + round64(taps * 2 * sizeof(void*));
 }
 
+// total[i] += |a[i] * gain[i] + bias[i] - b[i * step]|, by the types of a and b.
+template <class T, class R>
+using Residual = void (*)(const T* a, const float* gain, const float* bias, const R* b, ptrdiff_t step, int count,
+                          float* total);
+
+struct Residuals {
+    Residual<uint8_t, uint8_t> bytes;
+    Residual<uint8_t, float> mixed;
+    Residual<float, float> floats;
+
+    void operator()(const uint8_t* a, const float* gain, const float* bias, const uint8_t* b, ptrdiff_t step, int count,
+                    float* total) const {
+        bytes(a, gain, bias, b, step, count, total);
+    }
+    void operator()(const uint8_t* a, const float* gain, const float* bias, const float* b, ptrdiff_t step, int count,
+                    float* total) const {
+        mixed(a, gain, bias, b, step, count, total);
+    }
+    void operator()(const float* a, const float* gain, const float* bias, const float* b, ptrdiff_t step, int count,
+                    float* total) const {
+        floats(a, gain, bias, b, step, count, total);
+    }
+};
+
 // One set of kernels for one kind of processor.
 struct Kernels {
     const char* name;
@@ -215,11 +239,7 @@ struct Kernels {
     void (*luma_u8)(const uint8_t* rgb, int count, uint8_t* to);
     bool (*luma_f32)(const float* r, const float* g, const float* b, ptrdiff_t step, int count, float scale,
                      float offset, uint8_t* to);
-    // total[i] += |a[i] * gain[i] + bias[i] - b[i]|, of floats b[i * step].
-    void (*residual_u8)(const uint8_t* a, const float* gain, const float* bias, const float* b, ptrdiff_t step,
-                        int count, float* total);
-    void (*residual_f32)(const float* a, const float* gain, const float* bias, const float* b, ptrdiff_t step,
-                         int count, float* total);
+    Residuals residuals;
 };
 
 extern const Kernels plain_kernels, vec128_kernels, wide_kernels, avx2_kernels, avx512_kernels;

@@ -128,7 +128,9 @@ class Aligner {
         require(is(a, y, height_) && is(a, x, width_) && is(a, c, channels_), op, ": the image is (", a.shape(0), ", ",
                 a.shape(1), ", ", a.shape(2), "), the aligner was made for ", height_, " x ", width_, " pixels of ",
                 channels_, " channels");
-        require(!bytes || (!planar && dense(a)), op, ": a uint8 image must be dense and interleaved");
+        require(
+            !bytes || (!planar && (channels_ == 1 || a.stride(c) == 1) && (width_ == 1 || a.stride(x) == channels_)),
+            op, ": a uint8 image must be interleaved, its lines dense");
         require(std::isfinite(scale) && scale > 0 && std::isfinite(offset), op, ": scale is ", scale, ", offset ",
                 offset, ", they must be finite and the scale positive");
         return {a.data(),          bytes,

@@ -66,21 +66,33 @@ void by_type(const A& frame, const F& run) {
     }
 }
 
-// frame: uint8 or float32, (height, width, channels) or, planar, (channels, height, width); out: (blocks_y, blocks_x).
+// frame: uint8 or float32, (height, width, channels) or, planar, (channels, height, width); reference: float32 or as the
+// frame, (height, width, channels); out: (blocks_y, blocks_x).
 void residual(const std::string& variant, const Array& frame, bool planar, const Array& reference, int block,
               const Array& gain, const Array& bias, const Result& out) {
     const char* op = "block_residual";
     const Kernels& kernels = find_variant(variant);
-    const View r = view(op, "the reference", reference);
-    require(r.step == r.channels, op, ": the reference must be dense");
-    const Size s = size_of(op, r.height, r.width, r.channels, block);
+    require(reference.ndim() == 3, op, ": the reference has ", reference.ndim(), " dimensions, it must have 3");
+    const auto n = [&](size_t i) { return static_cast<int64_t>(reference.shape(i)); };
+    const Size s = size_of(op, n(0), n(1), n(2), block);
+    require_dense(op, "the reference", reference, {s.height, s.width, s.channels});
     require_frame(op, frame, planar, s);
-    const float *gains = vector_of<float>(op, "gain", gain, r.channels),
-                *biases = vector_of<float>(op, "bias", bias, r.channels);
+    const float *gains = vector_of<float>(op, "gain", gain, s.channels),
+                *biases = vector_of<float>(op, "bias", bias, s.channels);
     float* to = floats_of(op, "out", out, s);
+    const bool bytes = reference.dtype() == nb::dtype<uint8_t>();
+    require(!bytes || frame.dtype() == nb::dtype<uint8_t>(), op, ": a reference of bytes is for a frame of bytes");
+    const auto* bytes_at = bytes ? static_cast<const uint8_t*>(reference.data()) : nullptr;
+    const auto* floats_at = bytes ? nullptr : data_of<float>(op, "the reference, if not of bytes,", reference);
     nb::gil_scoped_release unlocked;
     by_type(frame, [&](const auto* from) {
-        block_residual(kernels, from, planar, r.at, s.height, s.width, s.channels, block, gains, biases, to);
+        const auto against = [&](const auto* then) {
+            block_residual(kernels, from, planar, then, s.height, s.width, s.channels, block, gains, biases, to);
+        };
+        if constexpr (sizeof(*from) == 1) {
+            if (bytes) return against(bytes_at);
+        }
+        against(floats_at);
     });
 }
 

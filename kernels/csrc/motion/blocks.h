@@ -11,11 +11,11 @@
 
 namespace flux {
 
-// frame: (height, width, channels), planar or not, seen as frame * gain + bias of its channel; reference: float, channels
-// last. out: one value a block, the blocks of the last row and column smaller where the frame is no multiple of them.
+// frame: (height, width, channels), planar or not, seen as frame * gain + bias of its channel; reference: channels last.
+// out: one value a block, the blocks of the last row and column smaller where the frame is no multiple of them.
 // Whole lines are added up element by element, which vectorises; blocks are summed from that.
-template <class T>
-void block_residual(const Kernels& kernels, const T* frame, bool planar, const float* reference, int height, int width,
+template <class T, class R>
+void block_residual(const Kernels& kernels, const T* frame, bool planar, const R* reference, int height, int width,
                     int channels, int block, const float* gain, const float* bias, float* out) {
     const int across = (width + block - 1) / block, each = planar ? 1 : channels, length = width * each;
     const int planes = planar ? channels : 1;
@@ -36,13 +36,8 @@ void block_residual(const Kernels& kernels, const T* frame, bool planar, const f
             std::fill(total, total + length, 0.f);
             for (int y = first; y < first + count; ++y) {
                 const T* a = frame + (static_cast<ptrdiff_t>(c) * height + y) * length;
-                const float* b = reference + static_cast<ptrdiff_t>(y) * width * channels + c;
-                const ptrdiff_t step = planar ? channels : 1;
-                if constexpr (sizeof(T) == 1) {
-                    kernels.residual_u8(a, gains.data(), biases.data(), b, step, length, total);
-                } else {
-                    kernels.residual_f32(a, gains.data(), biases.data(), b, step, length, total);
-                }
+                const R* b = reference + static_cast<ptrdiff_t>(y) * width * channels + c;
+                kernels.residuals(a, gains.data(), biases.data(), b, planar ? channels : 1, length, total);
             }
             for (int x = 0; x < across; ++x) {
                 const int begin = x * block * each, end = std::min(length, begin + block * each);

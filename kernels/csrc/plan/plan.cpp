@@ -291,13 +291,21 @@ class Plan {
 
     // --- frames and results ---
 
-    int input(int mask, const Result& out, bool planar, bool bytes) {
+    // held: of an input of bytes, the frame its rows were taken from, as dense as the frames that come.
+    int input(int mask, const Result& out, bool planar, const std::optional<Result>& held) {
         const char* op = "input";
         const View to = view(op, "out", out);
         require(to.step == to.channels, op, ": out must be dense");
         keep({}, out, {});
         inputs_.push_back(size());
-        return bytes ? add(make_input<uint8_t>(mask, to, out, planar)) : add(make_input<float>(mask, to, out, planar));
+        if (!held) return add(make_input<float>(mask, to, out, planar));
+        require(held->dtype() == nb::dtype<uint8_t>() && is_dense(*held) &&
+                    static_cast<int64_t>(held->size()) == to.rows() * to.channels,
+                op, ": what is held must be dense, uint8, of ", to.rows(), " x ", to.channels, " values");
+        auto step = make_input<uint8_t>(mask, to, out, planar);
+        step->held = static_cast<uint8_t*>(held->data());
+        keep({}, held, {});
+        return add(std::move(step));
     }
 
     int output(int mask, const Array& x, const Array& row_at, const Array& channel_at, int64_t size) {
@@ -645,7 +653,7 @@ void bind_plan(nb::module_& m) {
              "relative"_a, "fill"_a)
         .def("mean", &Plan::mean, "mask"_a, "x"_a.noconvert(), "out"_a.noconvert())
         .def("hold", &Plan::hold, "mask"_a, "changed"_a, "x"_a.noconvert(), "out"_a.noconvert())
-        .def("input", &Plan::input, "mask"_a, "out"_a.noconvert(), "planar"_a, "bytes"_a)
+        .def("input", &Plan::input, "mask"_a, "out"_a.noconvert(), "planar"_a, "held"_a.noconvert().none())
         .def("output", &Plan::output, "mask"_a, "x"_a.noconvert(), "row_at"_a.noconvert(), "channel_at"_a.noconvert(),
              "size"_a)
         .def("feed", &Plan::feed, "index"_a, "frame"_a.noconvert(), "given"_a.noconvert().none())

@@ -194,10 +194,9 @@ struct InputStep : PlanStep {
     Mask* mask;
     const T* data = nullptr;
     const uint8_t* given = nullptr;
-    std::vector<T> held;  // bytes as they came: comparing them is four times cheaper than comparing floats
+    T* held = nullptr;  // bytes as they came: comparing them is four times cheaper than comparing floats
 
     void run(const Frame& frame) override {
-        if (kBytes) held.resize(static_cast<size_t>(rows) * static_cast<size_t>(channels));
         if (frame.fresh) {
             mask->fill();
             keep(0, rows);
@@ -211,11 +210,11 @@ struct InputStep : PlanStep {
 
     // The bytes that came move as the map `out` (its rows lines of `width` pixels) does.
     void roll(int dy, int dx) {
-        if (!held.empty() && planar) {
+        if (held && planar) {
             for (int c = 0; c < channels; ++c)
-                roll_lines(held.data() + static_cast<ptrdiff_t>(c) * rows, rows / width, width, 1, dy, dx);
-        } else if (!held.empty()) {
-            roll_lines(held.data(), rows / width, width, channels, dy, dx);
+                roll_lines(held + static_cast<ptrdiff_t>(c) * rows, rows / width, width, 1, dy, dx);
+        } else if (held) {
+            roll_lines(held, rows / width, width, channels, dy, dx);
         }
     }
 
@@ -255,8 +254,7 @@ struct InputStep : PlanStep {
         for (int plane = 0; kBytes && plane < (planar ? channels : 1); ++plane) {
             const ptrdiff_t at =
                 planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
-            std::memcpy(held.data() + at, data + at,
-                        static_cast<size_t>(n) * static_cast<size_t>(planar ? 1 : channels));
+            std::memcpy(held + at, data + at, static_cast<size_t>(n) * static_cast<size_t>(planar ? 1 : channels));
         }
         float* to = out + static_cast<ptrdiff_t>(first) * channels;
         if (!planar) {
@@ -325,8 +323,8 @@ struct InputStep : PlanStep {
         for (int plane = 0; kBytes && plane < (planar ? channels : 1); ++plane) {
             const ptrdiff_t at =
                 planar ? first + static_cast<ptrdiff_t>(plane) * rows : static_cast<ptrdiff_t>(first) * channels;
-            any |= std::memcmp(held.data() + at, data + at,
-                               static_cast<size_t>(n) * static_cast<size_t>(planar ? 1 : channels));
+            any |=
+                std::memcmp(held + at, data + at, static_cast<size_t>(n) * static_cast<size_t>(planar ? 1 : channels));
         }
         if (kBytes && !any) return false;
         any = 0;

@@ -30,8 +30,7 @@ extern const Kernels avx2_kernels = {
     peak,
     luma_u8,
     luma_f32,
-    residual_u8,
-    residual_f32,
+    kResiduals,
 };
 
 }  // namespace flux

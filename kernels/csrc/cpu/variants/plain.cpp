@@ -19,8 +19,7 @@ extern const Kernels plain_kernels = {
     peak,
     luma_u8,
     luma_f32,
-    residual_u8,
-    residual_f32,
+    kResiduals,
 };
 
 }  // namespace flux

@@ -134,7 +134,7 @@ def _export(model: nn.Module, example: Any) -> ExportedProgram:
         if not isinstance(a, Tensor):
             raise CaptureError(f"example {i} is a {type(a).__name__}; examples are tensors")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _as_it_was(model):
             return torch.export.export(model, args, strict=False)
     except Exception as e:
         where = _module_of(e.__traceback__, model)
@@ -144,6 +144,23 @@ def _export(model: nn.Module, example: Any) -> ExportedProgram:
             "Control flow or shapes that depend on data cannot be compiled: rewrite that module with torch.where or "
             "static shapes, or compile the part of the model before it."
         ) from e
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Afterwards the model has the attributes it had: what `forward` keeps for the next call would be fake tensors."""
+    held = [vars(m) for m in model.modules()]
+    held += [v for attributes in held for v in attributes.values() if isinstance(v, dict)]
+    kept = [(attributes, dict(attributes)) for attributes in held]
+    lists = [(v, list(v)) for attributes in held for v in attributes.values() if isinstance(v, list)]
+    try:
+        yield
+    finally:
+        for attributes, before in kept:
+            attributes.clear()
+            attributes.update(before)
+        for values, items in lists:
+            values[:] = items
 
 
 def _module_of(trace: TracebackType | None, model: nn.Module) -> str:

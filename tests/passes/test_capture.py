@@ -13,7 +13,7 @@ from fluxcompile.errors import CaptureError
 from fluxcompile.ir import text
 from fluxcompile.passes.capture import capture, copy_graph, template
 from fluxcompile.verify import verify
-from tests.helpers import Do, assert_equal_numbers, captured, seeded, state_of
+from tests.helpers import Do, assert_equal_numbers, assert_matches, captured, seeded, state_of
 
 SHAPE = (1, 3, 8, 8)
 X = torch.randn(SHAPE)
@@ -119,6 +119,35 @@ def test_the_model_is_not_changed() -> None:
     captured(model, SHAPE)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert torch.equal(model(X), want)
+
+
+class Remembers(nn.Module):
+    """As detection heads do that keep the grid of the last input's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size: tuple[int, ...] = ()
+        self.calls: list[int] = []
+        self.register_buffer("grid", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.size != tuple(x.shape[2:]):
+            self.calls.append(x.shape[3])
+            self.register_forward_hook(lambda module, args, out: out * 2)
+            self.size = tuple(x.shape[2:])
+            self.grid = torch.arange(x.shape[3], dtype=x.dtype) + x.sum() * 0
+        return x + self.grid
+
+
+def test_what_a_model_keeps_while_it_is_captured_is_forgotten() -> None:
+    model = nn.Sequential(Remembers()).eval()
+    x = torch.rand(1, 3, 4, 6)
+    capture(model, x)
+    assert model[0].size == ()
+    assert model[0].calls == []
+    assert torch.equal(model[0].grid, torch.zeros(1))
+    assert_matches(model(x), x + torch.arange(6))
+    assert_matches(model(x), 2 * (x + torch.arange(6)))  # what it hooks, it hooks once
 
 
 def test_a_copy_may_be_rewritten() -> None:

@@ -8,20 +8,26 @@
  ->
     %y = aten.scaled_dot_product_attention(%q, %k, %v, @bias, scale=0.125)
 
-The scale and the bias may be missing, and the scale may be a division. Channels first, the last product is written
-the other way round, values times the transposed weights: the result is then transposed back. Left alone: intermediate
-values with a second user, anything between the products but scale, one bias and softmax, and products over other than
-the last two of three or four dimensions.
+The scale and the bias may be missing, and the scale may be a division. A constant scale for each head goes into the
+queries; several biases that are constants become one, seen through the reshapes between (windows that were shifted are
+masked one by one). Channels first, the last product is written the other way round, values times transposed weights:
+the result is then transposed back. Left alone: intermediate values with a second user, anything else between the
+products, and products over other than the last two of three or four dimensions.
 """
 
+from dataclasses import dataclass, field
+
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fluxcompile.ir import argument, call, calls, operand, replace, shape
+from fluxcompile.ir import argument, call, calls, constant, constant_value, is_constant, operand, replace, shape
 
 aten = torch.ops.aten
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
 SOFTMAX = (aten.softmax.int, aten._softmax.default)
+RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+Shape = tuple[int, ...]
 
 
 def fuse_attention(module: GraphModule) -> int:
@@ -38,26 +44,24 @@ def fuse_attention(module: GraphModule) -> int:
             soft = operand(soft)
         if argument(soft, "dim") not in (-1, soft.meta["val"].dim() - 1):
             continue
-        score, bias = operand(soft), None
-        if _only(score, (aten.add.Tensor,), soft) and argument(score, "alpha") == 1:
-            pair = [a for a in score.args if isinstance(a, Node)]
-            inner = [a for a in pair if _scaled(a, score)]
-            if len(pair) == 2 and inner:
-                score, bias = inner[0], pair[1 - pair.index(inner[0])]
-        found = _scaled(score, None)
-        if found is None or (bias is None and not _only(score, None, soft)):
+        found = _score(operand(soft), soft)
+        if found is None:
             continue
-        first, scale = found
-        q, kt = first.args
+        q, kt = found.product.args
         if not isinstance(q, Node) or not isinstance(kt, Node):
             continue
         with module.graph.inserting_before(product):
             values = _transposed(module, v) if turned else v
             k = _transposed(module, kt)
-            if not _fits(q, kt, values, bias):
+            bias = _bias(module, found) if found.biases else None
+            if (found.biases and bias is None) or not _fits(q, kt, values, bias):
                 continue
             path = product.meta.get("path", "")
-            new = call(module, aten.scaled_dot_product_attention.default, q, k, values, bias, path=path, scale=scale)
+            if found.by_head is not None:
+                q = call(module, aten.mul.Tensor, q, found.by_head, path=path)
+            new = call(
+                module, aten.scaled_dot_product_attention.default, q, k, values, bias, path=path, scale=found.scale
+            )
             new = call(module, aten.transpose.int, new, -2, -1) if turned else new
         if new.meta["val"].shape != product.meta["val"].shape:
             continue
@@ -77,17 +81,80 @@ def _only(node: object, targets: tuple[object, ...] | None, user: Node) -> bool:
     )
 
 
-def _scaled(node: object, user: Node | None) -> tuple[Node, float] | None:
-    """(product, scale) when `node` is a product times or divided by a number, or a plain product."""
-    if not isinstance(node, Node) or (user is not None and not _only(node, None, user)):
+@dataclass
+class Score:
+    """What stands between a product and its softmax. biases: with the shape that each was added in."""
+
+    product: Node
+    scale: float = 1.0
+    by_head: Node | None = None
+    biases: list[tuple[Node, Shape]] = field(default_factory=list)
+
+
+def _score(node: object, user: Node) -> Score | None:
+    """The product behind `node`, which `user` alone reads, if only scales, biases and reshapes lie between."""
+    if not isinstance(node, Node) or not _only(node, None, user):
         return None
     if node.target in PRODUCTS:
-        return node, 1.0
+        return Score(node)
+    if node.target in RESHAPES:
+        score = _score(operand(node), node)
+        return score if score and shape(node)[-2:] == shape(score.product)[-2:] else None
+    if node.target is aten.add.Tensor and argument(node, "alpha") == 1:
+        for one, other in (node.args[:2], node.args[1::-1]):
+            score = _score(one, node)
+            if score and isinstance(one, Node) and isinstance(other, Node) and shape(one) == shape(node):
+                score.biases.append((other, shape(node)))
+                return score
     if node.target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar):
-        inner, number = node.args[:2]
-        if isinstance(inner, Node) and isinstance(number, float | int) and _only(inner, PRODUCTS, node):
-            return inner, float(1 / number if node.target in (aten.div.Tensor, aten.div.Scalar) else number)
+        score, by = _score(node.args[0], node), node.args[1]
+        if score and not score.biases:  # a bias would be scaled too
+            return _scaled(score, node, by)
     return None
+
+
+def _scaled(score: Score, node: Node, by: object) -> Score | None:
+    """The score times, or divided by, a number, or times a constant of each head."""
+    divides = node.target in (aten.div.Tensor, aten.div.Scalar)
+    if isinstance(by, float | int):
+        score.scale = float(score.scale / by if divides else score.scale * by)
+        return score
+    whole = shape(score.product)
+    if divides or not is_constant(by) or shape(node) != whole or score.by_head is not None:
+        return None
+    assert isinstance(by, Node)
+    if shape(by)[-2:] not in ((1, 1), (1,), ()) or by.meta["val"].dtype != score.product.meta["val"].dtype:
+        return None
+    score.by_head = by
+    return score
+
+
+def _bias(module: GraphModule, score: Score) -> Node | None:
+    """What is added, as one value that broadcasts to the product; None where that takes more than constants."""
+    whole = shape(score.product)
+    if len(score.biases) == 1:
+        (bias, seen), *_ = score.biases
+        if seen == whole:
+            return bias
+    if not all(is_constant(bias) for bias, _ in score.biases):
+        return None
+    parts = [_seen(constant_value(module, bias), seen, whole) for bias, seen in score.biases]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return constant(module, total, "attention_bias")
+
+
+def _seen(bias: Tensor, seen: Shape, whole: Shape) -> Tensor:
+    """A bias of a score that was reshaped to `seen`, as a bias of the score as it was."""
+    same = 0
+    while same < min(len(seen), len(whole)) and seen[-1 - same] == whole[-1 - same]:
+        same += 1
+    bias = bias.reshape((1,) * (len(seen) - bias.dim()) + tuple(bias.shape))
+    first, rest = len(seen) - same, tuple(bias.shape[len(seen) - same :])
+    if bias.shape[:first].numel() == 1:
+        return bias.reshape((1,) * (len(whole) - same) + rest)
+    return bias.expand(*seen[:first], *rest).reshape(*whole[: len(whole) - same], *rest)
 
 
 def _fits(q: Node, kt: Node, v: Node, bias: Node | None) -> bool:

@@ -16,7 +16,25 @@ SHAPE = (1, 2, 6, 4)
 QKV = [torch.randn(SHAPE) for _ in range(3)]
 BIAS = torch.randn(1, 2, 6, 6)
 
+MASK, WINDOWS, FIRST = torch.randn(6, 6), BIAS.reshape(2, 1, 6, 6), BIAS[:, 1:]
+NINE = torch.randn(1, 2, 9, 4)
+HEADS = torch.tensor([0.5, 2.0]).reshape(1, 2, 1, 1)
+
 Function = Callable[..., Tensor]
+
+
+def _windows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Two windows of one head; each has a bias and, seen in a shape of five dimensions, a mask of its own."""
+    q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+    score = q @ k.mT * 0.5 + FIRST
+    score = (score.view(1, 2, 1, 6, 6) + mask).view(2, 1, 6, 6)
+    return F.softmax(score, -1) @ v
+
+
+def _heads_apart(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The products are over heads side by side, as one batch; the bias is told by head."""
+    score = torch.bmm(q[0], k[0].mT).view(1, 2, 6, 6) + bias
+    return torch.bmm(F.softmax(score.view(2, 6, 6), -1), v[0])
 
 
 def test_rewrites() -> None:
@@ -44,6 +62,11 @@ FUSED: dict[str, Function] = {
     "keys not transposed": lambda q, k, v: F.softmax(q @ k.reshape(1, 2, 4, 6), -1) @ v,
     "scaled before": lambda q, k, v: F.softmax((q * 0.5) @ k.mT, -1) @ v,
     "three dimensions": lambda q, k, v: torch.bmm(F.softmax(torch.bmm(q[0], k[0].mT), -1), v[0]),
+    "two biases": lambda q, k, v: F.softmax(q @ k.mT + BIAS + MASK, -1) @ v,
+    "a scale for each head": lambda q, k, v: F.softmax(q @ k.mT * HEADS * 2 + BIAS, -1) @ v,
+    "windows masked one by one": lambda q, k, v: _windows(q, k, v, WINDOWS),
+    "the same mask for all windows": lambda q, k, v: _windows(q, k, v, MASK),
+    "heads told apart": lambda q, k, v: _heads_apart(q, k, v, BIAS),
     "matmul by name": lambda q, k, v: torch.matmul(torch.softmax(torch.matmul(q, k.mT), 3), v),
 }
 
@@ -66,7 +89,10 @@ LEFT: dict[str, Callable[..., object]] = {
     "weights with a second user": _shown,
     "something between": lambda q, k, v: F.softmax((q @ k.mT).relu(), -1) @ v,
     "scale after the bias": lambda q, k, v: F.softmax((q @ k.mT + BIAS) * 2, -1) @ v,
-    "two biases": lambda q, k, v: F.softmax(q @ k.mT + BIAS + BIAS.mT, -1) @ v,
+    "two biases that are no constants": lambda q, k, v: F.softmax(q @ k.mT + BIAS + q.mean() * BIAS, -1) @ v,
+    "a scale for each query": lambda q, k, v: F.softmax(q @ k.mT * BIAS[..., :1], -1) @ v,
+    "a scale for each head after the bias": lambda q, k, v: F.softmax((q @ k.mT + BIAS) * HEADS, -1) @ v,
+    "keys reshaped into queries": lambda q, k, v: F.softmax((q @ k.mT).reshape(1, 2, 4, 9), -1) @ NINE,
     "softmax over queries": lambda q, k, v: F.softmax(q @ k.mT, -2) @ v,
     "alpha": lambda q, k, v: F.softmax(torch.add(q @ k.mT, BIAS, alpha=2), -1) @ v,
     "two dimensions": lambda q, k, v: F.softmax(q[0, 0] @ k[0, 0].mT, -1) @ v[0, 0],

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile import peers
 from fluxcompile.bench import over
 from fluxcompile.options import VIDEO, Frames, Policy
-from fluxcompile.peers import Peer, arrays, peer_run
+from fluxcompile.peers import Peer, arrays
 from fluxcompile.peers.int8 import Calibration, int8_row
+from fluxcompile.peers.shown import Shown
 from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.video import Image, TruncatedVideo, frames, scaled
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
-from fluxcompile.timing import second_ms, take_turns, uncollected
+from fluxcompile.timing import second_ms, uncollected
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -27,8 +27,6 @@ PEER_TURNS = 40
 """How often a clip's frames are shown to the peer, in each pass of a stream."""
 FEWEST_BETWEEN = 5
 """Frames of a stream between two turns of the peer, which leaves the processor's caches cold."""
-TRIALS = 5
-"""Rounds in which the peers are timed to find the fastest."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +98,19 @@ class Bench:
         self.net, self.size, self.plan, self.on_step = net, size, plan, on_step
         self._streams: dict[Policy, Any] = {}
         self.task: Task | None = None
-        self.peer: Peer | None = None
-        self.peers: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.int8_rows: list[dict[str, Any]] = []
-        takes_bytes = source is None or (isinstance(source, Path) and source.suffix not in (".onnx", ".pt2"))
-        self._source = None if takes_bytes else source
-        self._pixels = None if takes_bytes else pixels or Frames()
-        self._model: peers.Model | None = None
-        self._shown: Array | None = None
+        self._shown = Shown(net, source, pixels)
+
+    @property
+    def peer(self) -> Peer | None:
+        """The fastest."""
+        return self._shown.fastest
+
+    @property
+    def peers(self) -> list[dict[str, Any]]:
+        """All that were opened, or the reason why not."""
+        return self._shown.told
 
     def clip(self, clip: Path, calibration: Calibration | None = None) -> Iterator[Track]:
         """A track for each policy, one after the other; the one under way is given as far as it came."""
@@ -141,7 +143,11 @@ class Bench:
             loaded.keep(index, None, self.task.decode(outputs, self.size))
             self.on_step(f"{clip.stem}: dense", index + 1, len(images))
         if self.peer is None and self.plan.peers:
-            self._open_peers(centred(images[0], self.size))
+            self._shown.open(
+                centred(images[0], self.size), self.plan.threads, self.plan.peers,
+                lambda done: self.on_step("opening peers", done, len(self.plan.peers)),
+            )  # fmt: skip
+            self.notes += self._shown.notes
         return loaded
 
     def track(self, what: str, loaded: "Loaded", policy: Policy, track: Track) -> Track:
@@ -163,14 +169,14 @@ class Bench:
 
     def int8(self, clip: Path, loaded: "Loaded", calibration: Calibration) -> dict[str, Any] | None:
         """What the same model in eight bits does over the clip, as a row; None where no peer gave it a model."""
-        if self._model is None or self.task is None:
+        if self._shown.model is None or self.task is None:
             return None
         self.on_step(f"{clip.stem}: int8", 0, 1)
         images = [centred(image, self.size) for image in loaded.images]
         dense = [loaded.result(index, None) for index in range(len(images))]
         return int8_row(
-            clip, images, dense, model=self._model, calibration=calibration, show=self._show, task=self.task,
-            size=self.size, threads=self.plan.threads, best=self.peer.infer if self.peer else None,
+            clip, images, dense, model=self._shown.model, calibration=calibration, show=self._shown.show,
+            task=self.task, size=self.size, threads=self.plan.threads, best=self.peer.infer if self.peer else None,
         )  # fmt: skip
 
     def _images(self, clip: Path) -> list[Image]:
@@ -204,7 +210,7 @@ class Bench:
             track.offsets.append(stats.offset if size != self.size else None)
             track.ms.append(took)
             if self.peer is not None and self.peer.infer and index % every == every // 2:
-                self._show(image if size == self.size else centred(image, self.size))
+                self._shown.show(image if size == self.size else centred(image, self.size))
                 track.peer_ms.append(second_ms(self.peer.infer))
             self.on_step(what, index + 1, len(images))
 
@@ -225,32 +231,6 @@ class Bench:
             track.at_camera.append(task.compare(home[-1], dense.result(index, None)))
         if task.delays:
             track.delays += task.delays(home, [dense.result(index, None) for index in range(done)])
-
-    def _open_peers(self, image: Image) -> None:
-        """Open them, and keep the fastest."""
-        self._shown = np.array(image) if self._pixels is None else as_input(image, self._pixels)
-        model = self._model = peers.Model(self._source, self.net.program, [self._shown])
-        ours = arrays(self.net.dense(image))
-        opened: list[Peer] = []
-        for peer in peers.open_peers(model, self.plan.threads, ours, self.plan.peers):
-            opened.append(peer)
-            self.on_step("opening peers", len(opened), len(self.plan.peers))
-        (self._shown,) = model.frames  # the memory that the peers read
-        runs = {peer.name: peer_run(peer.infer) for peer in opened if peer.infer}
-        if not take_turns(runs, TRIALS):
-            raise KeyboardInterrupt
-        timed = {name: run.best_ms for name, run in runs.items() if run.best_ms is not None}
-        for peer in opened:
-            told = {"name": peer.name, "version": peer.version, "reason": peer.reason}
-            self.peers.append({**told, "ms": timed.get(peer.name), "max_relative_error": peer.max_relative_error})
-        self.notes += [f"{peer.name} left out: {peer.reason}" for peer in opened if peer.reason]
-        if timed:
-            best = min(timed, key=lambda name: timed[name])
-            self.peer = next(peer for peer in opened if peer.name == best)
-
-    def _show(self, image: Image) -> None:
-        assert self._shown is not None
-        self._shown[...] = image if self._pixels is None else as_input(image, self._pixels)
 
 
 class Loaded:
@@ -283,10 +263,3 @@ class Loaded:
 
     def result(self, index: int, offset: Pair | None) -> Any:
         return self._known[self._key(index, offset)]
-
-
-def as_input(image: Image, pixels: Frames) -> npt.NDArray[np.float32]:
-    """A camera frame as a model takes it: [1, 3, h, w]."""
-    shift, spread = (np.asarray(values, np.float32) for values in (pixels.mean, pixels.std))
-    values = (image.astype(np.float32) * np.float32(pixels.scale) - shift) / spread
-    return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)

@@ -12,9 +12,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fluxcompile import Frames, Net, OptionError, Policy, cli, clip_figures, fluxcompile, sources
-from fluxcompile.clip_runs import Plan, as_input
+from fluxcompile.clip_runs import Plan
 from fluxcompile.clips import find_clips, measure
 from fluxcompile.options import VIDEO
+from fluxcompile.peers.shown import as_input
 from fluxcompile.runtime.video import VideoError, Writer
 from fluxcompile.sources import Model
 

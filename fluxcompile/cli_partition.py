@@ -15,6 +15,7 @@ from fluxcompile.cli_shared import (
     WithoutOption,
     console,
     end,
+    opened_for_frames,
     opened_net,
     print_json,
     progress_bar,
@@ -80,48 +81,62 @@ def profile(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the profile goes.")] = Path("profile.json"),
     clip: Annotated[
-        str | None, typer.Option(metavar="CLIP", help="Play this clip; otherwise frames of chosen activity.")
+        str | None, typer.Option(metavar="A,B", help="Play these clips; otherwise frames of chosen activity.")
     ] = None,
     policy: Annotated[
         str | None,
         typer.Option(metavar="POLICY", help="exact, video, or knobs. Of a clip, video; else no change spreads."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Of --clip: stop after so many.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of each clip: stop after so many.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often all is played; the fastest of each frame counts.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Of the kernels.")] = 1,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="What to call it; the processor's name.")] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Dense runtimes to time: openvino, onnxruntime, torch.compile, torch."),
+    ] = None,
     task: TaskOption = None,
     pixels: PixelsOption = "auto",
     example: ExampleOption = None,
     without: WithoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure MODEL on this device: fit T(n) = a n^2 + b n + c over frames' active blocks, and time each layer."""
+    """Measure MODEL on this device: fit T(n) = a n^2 + b n + c over frames' active blocks, and time each layer.
+
+    Of a clip also what looking, encoding and decoding take. With --peers the fastest dense runtime is noted, by which
+    `testbed` times those that compute everything.
+    """
     from fluxcompile.bench import machine
-    from fluxcompile.profiling import ACTIVITIES, DRAWN, profile_net
+    from fluxcompile.profiling import ACTIVITIES, DRAWN, fastest_peer, profile_net
 
     wanted = policy or (None if clip is None else "video")
-    net = opened_net(model, example, without, None if model.endswith(".flux") else pixels)
-    total = (frames and rounds * frames) if clip else rounds * DRAWN * (1 + len(ACTIVITIES))
+    net, source, frames_of = opened_for_frames(model, pixels, example, without)
+    peer = None
+    if peers is not None:
+        with console.status("timing peers"):
+            peer = fastest_peer(net, source, frames_of, words(peers), threads)
+    clips = words(clip)
+    total = (frames and rounds * frames * len(clips)) if clips else rounds * DRAWN * (1 + len(ACTIVITIES))
     with progress_bar() as progress:
         bar = progress.add_task("frames", total=total)
         found = profile_net(
             net,
             device=device or str(machine()["cpu"]),
             name=short(model),
-            clip=clip,
+            clips=clips,
             policy=None if wanted is None else options.parse_policy(wanted),
             task=task,
             frames=frames,
             rounds=rounds,
             threads=threads,
+            peer=peer,
             on_step=lambda done: progress.update(bar, completed=done),
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     found.save(output)
     if as_json:
-        summary = ("device", "net", "source", "block", "dense_ms", "a", "b", "c", "residual_ms", "left_out_ms")
-        print_json({name: getattr(found, name) for name in summary} | {"path": str(output)})
+        summary = "device net source block dense_ms a b c residual_ms left_out_ms beside_ms peer peer_ms"
+        print_json({name: getattr(found, name) for name in summary.split()} | {"path": str(output)})
         return
     console.print(
         f"T(n) = {found.a:.3g} n² + {found.b:.3g} n + {found.c:.3g} ms, n blocks of {found.block} x {found.block} "
@@ -130,4 +145,9 @@ def profile(
         f"{found.left_out_ms:.2f} ms)",
         highlight=False,
     )
+    if found.beside_ms:
+        beside = ", ".join(f"{name} {ms:.2f}" for name, ms in found.beside_ms.items())
+        console.print(f"beside it, ms: {beside}", highlight=False)
+    if found.peer_ms is not None:
+        console.print(f"the fastest dense runtime is {found.peer}, {found.peer_ms:.2f} ms", highlight=False)
     end([output], False)

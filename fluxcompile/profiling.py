@@ -1,27 +1,31 @@
 """Measures a net on this device: `fluxcompile profile MODEL`. See `runtime.profile` for what comes of it.
 
 Frames of chosen activity, blobs that are new before a fixed camera, or those of a clip under a policy: each is timed
-whole and by layer, with the blocks that it computed, some of them dense. All are played several times over, and of each
+whole and by layer, with the blocks that it computed, some of them dense. Of a clip, what is done beside the net too: to
+look at a frame, encode and decode it. All are played several times over, and of each
 frame the fastest counts: whatever else the machine did then made it slower.
 """
 
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fluxcompile.activity import Camera, draw
 from fluxcompile.bench import torch_threads
 from fluxcompile.errors import OptionError
-from fluxcompile.options import Policy
+from fluxcompile.options import Frames, Policy
+from fluxcompile.peers.shown import Shown
 from fluxcompile.runtime.latency import BLOCK, fit
 from fluxcompile.runtime.profile import LayerProfile, Profile
+from fluxcompile.runtime.transport import CODECS, Image, Receiver, Sender
 
 ACTIVITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of a frame that are new, where no clip says it."""
@@ -29,22 +33,36 @@ DRAWN = 4
 """Frames of each activity."""
 FEWEST = 8
 """Frames that are not dense without which no curve is fitted."""
+CODED = 40
+"""Frames of a clip that are encoded and decoded."""
+PEER_TRIALS = 30
+"""Rounds in which dense runtimes are timed."""
 GROUPS = 9
 """Activities at which layers are told."""
 
 Step = Callable[[int], None]
 Call = Callable[[], Any]
+Turn = tuple[Call, Call]
+"""To look at a frame, and to compute it."""
+
+
+def nothing() -> None:
+    """What there is to look at in a frame of which all is known."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A frame: blocks computed, milliseconds, and by layer milliseconds and the share of cells computed."""
+    """A frame: blocks computed, milliseconds, and by layer milliseconds and the share of cells computed.
+
+    look_ms: of looking at it before.
+    """
 
     blocks: float
     ms: float
     dense: bool
     layer_ms: dict[str, float]
     shares: dict[str, float]
+    look_ms: float = 0.0
 
 
 def profile_net(
@@ -52,25 +70,26 @@ def profile_net(
     *,
     device: str,
     name: str,
-    clip: str | None = None,
+    clips: Sequence[str] = (),
     policy: Policy | None = None,
     task: str | None = None,
     frames: int | None = None,
     rounds: int = 4,
     threads: int = 1,
     seed: int = 0,
+    peer: tuple[str, float] | None = None,
     on_step: Step = lambda done: None,
 ) -> Profile:
     """The profile of a net on this device.
 
-    clip, policy, task, frames: play this clip so, and so many frames of it; otherwise frames of each of `ACTIVITIES`
+    clips, policy, task, frames: play these so, and so many frames of each; otherwise frames of each of `ACTIVITIES`
     are made, whose changes spread no further than the policy lets them (not at all, if none is given).
-    rounds: how often all are played.
+    rounds: how often all are played. peer: the fastest dense runtime here and what a frame takes it, milliseconds.
     """
     if net.program.plan is None:
         raise OptionError("profile: the net has no plan for the CPU, the only device that can be measured here")
     with torch_threads(threads):
-        if clip is None:
+        if not clips:
             options: dict[str, Any] = {} if policy is None else {"policy": policy}
             camera = Camera(net, "cpu", threads, seed=seed, **options)
             stream, size, calls = camera.stream, camera.size, partial(_made, camera, seed)
@@ -78,11 +97,27 @@ def profile_net(
         else:
             (height, width, *_), *_ = net.input_shapes
             stream, size = net.stream(policy, task=task, threads=threads), (height, width)
-            calls = partial(_played, net, stream, clip, frames)
-            source = f"a clip, policy {(policy or Policy()).words}"
+            calls = partial(_played, net, stream, clips, frames)
+            source = f"{len(clips)} clips, policy {(policy or Policy()).words}"
         samples = _fastest(stream, calls, rounds, on_step)
+        beside_ms = _beside(net, stream, clips[0], frames, samples) if clips else {}
     source = f"measured on {source}, {threads} threads, the fastest of {rounds} rounds"
-    return profile_of(samples, device=device, net=name, source=source, frame=size)
+    found = profile_of(samples, device=device, net=name, source=source, frame=size)
+    known = {"beside_ms": beside_ms} | ({} if peer is None else {"peer": peer[0], "peer_ms": peer[1]})
+    return msgspec.structs.replace(found, **known)
+
+
+def fastest_peer(
+    net: Any, source: Any, pixels: Frames | None, wanted: Sequence[str], threads: int = 1
+) -> tuple[str, float]:
+    """The dense runtime that is the fastest here, and its least milliseconds; arguments as of `Shown`."""
+    shown = Shown(net, source, pixels)
+    with torch_threads(threads):
+        noise = np.random.default_rng(0).integers(0, 256, (*net.frame_size, 3), np.uint8)
+        shown.open(noise, threads, wanted, trials=PEER_TRIALS)
+    if shown.fastest is None or shown.fastest_ms is None:
+        raise OptionError(f"peers: none of {', '.join(wanted)} runs this net: {'; '.join(shown.notes)}")
+    return shown.fastest.name, shown.fastest_ms
 
 
 def profile_of(samples: Iterable[Sample], *, device: str, net: str, source: str, frame: tuple[int, int]) -> Profile:
@@ -130,7 +165,7 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _fastest(stream: Any, calls: Callable[[], Iterable[Call]], rounds: int, on_step: Step) -> list[Sample]:
+def _fastest(stream: Any, calls: Callable[[], Iterable[Turn]], rounds: int, on_step: Step) -> list[Sample]:
     """Of each frame, the sample of its fastest round."""
     best: list[Sample] = []
     done = 0
@@ -147,35 +182,47 @@ def _fastest(stream: Any, calls: Callable[[], Iterable[Call]], rounds: int, on_s
     return best
 
 
-def _timed(stream: Any, calls: Iterable[Call]) -> Iterator[Sample]:
+def _timed(stream: Any, calls: Iterable[Turn]) -> Iterator[Sample]:
     """Each call's frame."""
     stream.time_layers(True)
     before = stream.layer_ms()
-    for call in calls:
+    for look, call in calls:
         began = time.perf_counter()
+        look()
+        looked = time.perf_counter()
         call()
-        took_ms = 1000 * (time.perf_counter() - began)
+        took_ms = 1000 * (time.perf_counter() - looked)
         after, stats = stream.layer_ms(), stream.stats
         layer_ms = {layer: after[layer] - before.get(layer, 0.0) for layer in after}
-        yield Sample(stats.miss.sum() / BLOCK**2, took_ms, bool(stats.dense), layer_ms, dict(stats.layers))
+        yield Sample(
+            stats.miss.sum() / BLOCK**2, took_ms, bool(stats.dense), layer_ms, dict(stats.layers),
+            1000 * (looked - began),
+        )  # fmt: skip
         before = after
 
 
-def _made(camera: Camera, seed: int) -> Iterator[Call]:
+def _made(camera: Camera, seed: int) -> Iterator[Turn]:
     """Frames of every activity, in an order of its own, several times; each time begins with a dense one."""
     everything = draw("blobs", camera.size, 1.0, (seed,))
     for index in range(DRAWN):
         order = list(ACTIVITIES)
         random.Random(f"{seed} {index}").shuffle(order)
         camera.stream.reset()
-        yield partial(camera.see, everything)
+        yield nothing, partial(camera.see, everything)
         for share in order:
             miss = camera.change(draw("blobs", camera.size, share, (seed, index)))
-            yield partial(camera.see, miss)
+            yield nothing, partial(camera.see, miss)
 
 
-def _played(net: Any, stream: Any, clip: str, count: int | None) -> Iterator[Call]:
-    """The frames of a clip, as `run` plays them."""
+def _played(net: Any, stream: Any, clips: Sequence[str], count: int | None) -> Iterator[Turn]:
+    """The frames of clips, as `run` plays them."""
+    for clip in clips:
+        stream.reset()
+        for picture in _pictures(net, stream, clip, count):
+            yield partial(stream.look, picture), stream.compute
+
+
+def _pictures(net: Any, stream: Any, clip: str, count: int | None) -> Iterator[Image]:
     from fluxcompile.runtime.video import fit as fitted
     from fluxcompile.runtime.video import frames
 
@@ -183,4 +230,23 @@ def _played(net: Any, stream: Any, clip: str, count: int | None) -> Iterator[Cal
     margin = net.margin if stream.policy.anchor else (0, 0)
     for image in frames(clip, count=count):
         whole, placement = fitted(image, height, width, margin=margin)
-        yield partial(stream, np.ascontiguousarray(placement.crop(whole)) if stream.policy.anchor else whole)
+        yield np.ascontiguousarray(placement.crop(whole)) if stream.policy.anchor else whole
+
+
+def _beside(net: Any, stream: Any, clip: str, count: int | None, samples: Sequence[Sample]) -> dict[str, float]:
+    """What is done beside the net; of keys, which are rare, nothing."""
+    found = {"look": median(sample.look_ms for sample in samples if not sample.dense)}
+    pictures = list(_pictures(net, stream, clip, min(count or CODED, CODED)))
+    decoded_ms = []
+    for codec in CODECS:
+        sender, receiver, sent_ms = Sender((pictures[0].shape[0], pictures[0].shape[1])), Receiver(), []
+        for picture in pictures:
+            began = time.perf_counter()
+            packet = sender.send(picture, codec)
+            sent = time.perf_counter()
+            receiver.receive(packet)
+            if not packet.key:
+                sent_ms.append(1000 * (sent - began))
+                decoded_ms += [1000 * (time.perf_counter() - sent)] if codec == "h264" else []
+        found[codec] = median(sent_ms)
+    return found | {"decode": median(decoded_ms)}

@@ -15,8 +15,11 @@ import numpy as np
 
 from fluxcompile.errors import ProfileError
 from fluxcompile.runtime.latency import BLOCK, Curve
+from fluxcompile.runtime.transport import CODECS
 
 FORMAT = 1
+BESIDE = ("look", *CODECS, "decode")
+"""What may be measured beside a net: looking at a frame, encoding one, decoding one of H.264."""
 NAMED = "profiles.json"
 
 
@@ -29,6 +32,10 @@ class LayerProfile(msgspec.Struct):
 
 class Profile(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """T(n) = a n^2 + b n + c milliseconds, of n blocks of `block` frame pixels a side; a dense frame where faster.
+
+    Of a frame that was looked at before; `beside_ms` tells what that takes ("look"), and to encode ("h264", "jpeg",
+    "raw") and decode one ("decode"), where it was measured. peer, peer_ms: the fastest dense runtime there, and what a
+    frame takes it.
 
     source: who measured it, and how. frame: its (height, width). residual_ms, left_out_ms: how far the curve is off,
     root mean square, over the frames it was fitted to and over each when left out. activities: blocks of the frames
@@ -49,6 +56,9 @@ class Profile(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     num_frames: int | None = None
     activities: list[float] = []
     layers: dict[str, LayerProfile] = {}
+    beside_ms: dict[str, float] = {}
+    peer: str = ""
+    peer_ms: float | None = None
     block: int = BLOCK
     format: int = FORMAT
 
@@ -56,6 +66,11 @@ class Profile(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
         numbers = (self.a, self.b, self.c, self.dense_ms)
         if not all(np.isfinite(v) and v >= 0 for v in numbers) or not self.dense_ms:
             raise ValueError(f"a, b, c must not be negative and dense_ms must be positive, got {numbers}")
+        if unknown := set(self.beside_ms) - set(BESIDE):
+            raise ValueError(f"beside_ms holds {', '.join(sorted(unknown))}; it may hold {', '.join(BESIDE)}")
+        others = [*self.beside_ms.values(), *([] if self.peer_ms is None else [self.peer_ms])]
+        if not all(np.isfinite(v) and v > 0 for v in others):
+            raise ValueError(f"beside_ms and peer_ms must be positive, got {others}")
         if min(self.frame) < 1 or self.block < 1:
             raise ValueError(f"frame and block must be positive, got {self.frame} and {self.block}")
         if sorted(self.activities) != self.activities:
@@ -69,6 +84,13 @@ class Profile(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     @property
     def curve(self) -> Curve:
         return Curve(self.a, self.b, self.c)
+
+    @property
+    def of_best_dense(self) -> "Profile":
+        """The same device, where dense frames are left to the fastest runtime that was measured."""
+        return (
+            self if self.peer_ms is None else msgspec.structs.replace(self, dense_ms=min(self.dense_ms, self.peer_ms))
+        )
 
     @property
     def blocks(self) -> float:

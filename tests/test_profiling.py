@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fluxcompile import Frames, Net, OptionError, Policy, fluxcompile
-from fluxcompile.profiling import ACTIVITIES, DRAWN, Sample, profile_net, profile_of
+from fluxcompile.profiling import ACTIVITIES, DRAWN, Sample, fastest_peer, profile_net, profile_of
 from tests.helpers import seeded
 
 
@@ -42,9 +42,10 @@ def test_frames_of_a_clip(net: Net, shared) -> None:
     pytest.importorskip("av")
     pytest.importorskip("cv2")
     clip = str(shared("data/clips/static_garden_dog.mp4"))
-    found = profile_net(net, device="here", name="small", clip=clip, policy=Policy(exact=False), frames=12, rounds=1)
+    found = profile_net(net, device="here", name="small", clips=[clip], policy=Policy(exact=False), frames=12, rounds=1)
     assert found.num_frames == 11
-    assert found.source == "measured on a clip, policy equal pixels, 1 threads, the fastest of 1 rounds"
+    assert set(found.beside_ms) == {"look", "h264", "jpeg", "raw", "decode"}
+    assert found.source == "measured on 1 clips, policy equal pixels, 1 threads, the fastest of 1 rounds"
     assert 0 < found.activities[0] <= found.activities[-1] <= 64
 
 
@@ -72,3 +73,14 @@ def test_a_net_without_a_plan_is_refused() -> None:
     net = fluxcompile(nn.Conv2d(3, 4, 3).double().eval(), torch.zeros(1, 3, 16, 16, dtype=torch.float64))
     with pytest.raises(OptionError, match="no plan for the CPU"):
         profile_net(net, device="d", name="n")
+
+
+def test_the_fastest_dense_runtime(net: Net) -> None:
+    """What is noted of it is the time of one of those that ran; one that cannot run the net is told."""
+    found = profile_net(net, device="here", name="small", rounds=1, peer=fastest_peer(net, None, None, ["torch"]))
+    assert found.peer == "torch"
+    assert found.peer_ms is not None
+    assert found.of_best_dense.dense_ms == min(found.dense_ms, found.peer_ms)
+    assert profile_net(net, device="here", name="small", rounds=1).of_best_dense.dense_ms > 0
+    with pytest.raises(OptionError, match="no peer is called magic"):
+        fastest_peer(net, None, None, ["magic"])

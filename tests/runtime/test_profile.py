@@ -22,6 +22,18 @@ def measured() -> Profile:
     return profile(activities=[0, 8, 16], layers=layers)
 
 
+def test_the_fastest_runtime_takes_dense_frames() -> None:
+    assert profile(peer="one", peer_ms=15).of_best_dense.dense_ms == 15
+    assert profile(peer="one", peer_ms=25).of_best_dense.dense_ms == 20
+    assert profile().of_best_dense == profile()
+
+
+@pytest.mark.parametrize("changed", [{"beside_ms": {"lunch": 1.0}}, {"beside_ms": {"look": -1.0}}, {"peer_ms": 0.0}])
+def test_what_is_beside_is_known_and_positive(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"beside_ms"):
+        profile(**changed)
+
+
 def test_the_papers_table() -> None:
     """Dense time is reached within a frame of blocks of 16 x 16 pixels."""
     assert [(p.device, p.net) for p in named_profiles()] == [

@@ -24,6 +24,8 @@ log = logging.getLogger("fluxcompile")
 TICK_MS = 100.0
 LOAD_OVER_MS = 10_000.0
 """The time over which a pool's load is measured."""
+NEW_MS = 1000.0
+"""Age from which a camera's own load is believed; till then it is taken to be as the others'."""
 FULL = 0.9
 """Share of its time that a pool may be busy with the cameras it has, when another comes."""
 SLOW_READER_BYTES = 4 << 20
@@ -64,14 +66,16 @@ class _Session:
     pool: Pool
     digest: bytes = b""
     connection: "_Connection | None" = None
+    opened_ms: float = 0.0
     left_ms: float = 0.0
     computed: deque[tuple[float, float]] = field(default_factory=deque)
 
-    def busy_ms(self, now_ms: float) -> float:
-        """Of the last LOAD_OVER_MS."""
+    def load(self, now_ms: float) -> float | None:
+        """The share of its pool's time that it took lately; None while it is new."""
         while self.computed and self.computed[0][0] < now_ms - LOAD_OVER_MS:
             self.computed.popleft()
-        return sum(ms for _, ms in self.computed)
+        age_ms = now_ms - self.opened_ms
+        return None if age_ms < NEW_MS else sum(ms for _, ms in self.computed) / min(age_ms, LOAD_OVER_MS)
 
 
 @dataclass(eq=False)
@@ -173,20 +177,28 @@ class Server:
             return None
         if len(self._sessions) >= self._limits.cameras:
             return Refusal("full", f"{len(self._sessions)} cameras are served, the most there may be", RETRY_MS)
-        loads = self.loads()
-        fewest = min(range(len(loads)), key=loads.__getitem__)
-        streams = sum(session.pool is self._pools[fewest] for session in self._sessions.values())
-        if streams and loads[fewest] * (streams + 1) / streams > FULL:
-            return Refusal(
-                "full", f"the cameras that are served keep it busy {loads[fewest]:.0%} of its time", RETRY_MS
-            )
+        pool, load = self._roomiest()
+        if load > FULL and any(session.pool is pool for session in self._sessions.values()):
+            return Refusal("full", f"with another camera it would be busy {load:.0%} of its time", RETRY_MS)
         return None
 
+    def _roomiest(self) -> tuple[Pool, float]:
+        """The pool with most room for another camera, and the share of its time that it should be busy with it."""
+        now_ms = self._now_ms()
+        loads = [(session.pool, session.load(now_ms)) for session in self._sessions.values()]
+        known = [load for _, load in loads if load is not None]
+        usual = sum(known) / len(known) if known else 0.0
+
+        def expected(pool: Pool) -> tuple[float, int]:
+            mine = [usual if load is None else load for home, load in loads if home is pool]
+            return sum(mine) + usual, len(mine)
+
+        pool = min(self._pools, key=expected)
+        return pool, expected(pool)[0]
+
     def _opened(self, hello: Hello, key: tuple[str, str, str]) -> _Session:
-        loads = self.loads()
-        counts = [sum(s.pool is pool for s in self._sessions.values()) for pool in self._pools]
-        pool = min(zip(counts, loads, self._pools, strict=True), key=lambda found: found[:2])[2]
-        session = _Session(secrets.token_hex(16), key, pool)
+        pool, _ = self._roomiest()
+        session = _Session(secrets.token_hex(16), key, pool, opened_ms=self._now_ms())
         self._sessions[session.name] = session
         pool.open(session.name, hello.policy, hello.task)
         return session
@@ -254,10 +266,10 @@ class Server:
     def loads(self) -> list[float]:
         """Of each pool, the share of the last seconds that it was busy."""
         now_ms = self._now_ms()
-        busy = {id(pool): 0.0 for pool in self._pools}
-        for session in self._sessions.values():
-            busy[id(session.pool)] += session.busy_ms(now_ms)
-        return [busy[id(pool)] / LOAD_OVER_MS for pool in self._pools]
+        return [
+            sum(session.load(now_ms) or 0.0 for session in self._sessions.values() if session.pool is pool)
+            for pool in self._pools
+        ]
 
     async def drain(self, patience_ms: float = 2000.0) -> None:
         """Take no more cameras, let what is under way be answered, say goodbye to each, stop."""

@@ -81,7 +81,7 @@ class LivePage:
     def _numbers(self, answer: Answer) -> dict[str, Any]:
         link = None if self._edge.proxy is None else self._edge.proxy.link
         now_ms = self._edge.device.now_ms()
-        mbps = link.estimate.mbps(now_ms) if link else None
+        mbps = link.estimate.seen(now_ms).mbps if link else None
         return {
             "seq": answer.seq,
             "place": answer.place,

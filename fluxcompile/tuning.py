@@ -19,7 +19,6 @@ from fluxcompile.runtime.baselines import (
     Baseline,
     Delta,
     Dense,
-    LinkView,
     Offload,
     Outcome,
     Steps,
@@ -30,6 +29,7 @@ from fluxcompile.runtime.baselines import (
 from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
+from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.split_baselines import Coach, Spinn, Split, plan_coach
 from fluxcompile.runtime.transport import CRF, Image
 from fluxcompile.tasks import Task, task_of

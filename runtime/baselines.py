@@ -26,23 +26,13 @@ from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
-from fluxcompile.runtime.transport import CODECS, QUALITY, Image, Sender
+from fluxcompile.runtime.rate import LinkView
+from fluxcompile.runtime.transport import CODECS, QUALITY, Image, Sender, from_jpeg, jpeg
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 PAID_BACK = 30
 """Frames in which a change of place should be worth what it costs to catch up there."""
-
-
-@dataclass(frozen=True)
-class LinkView:
-    """What is known of the uplink."""
-
-    mbps: float
-    rtt_ms: float = 0.0
-
-    def delivery_ms(self, num_bytes: float) -> float:
-        return self.rtt_ms + 0.008 * num_bytes / self.mbps
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +141,8 @@ class Offload:
     def _coded(self, picture: Image) -> tuple[Image, int]:
         """What the cloud sees, and the bytes it takes."""
         if self._codec == "jpeg":
-            return _through_jpeg(picture)
+            data = jpeg(picture, QUALITY)
+            return from_jpeg(data, (picture.shape[0], picture.shape[1])), len(data)
         if self._sender is None:
             self._sender = Sender((picture.shape[0], picture.shape[1]), **self._options)
         packet = self._sender.send(picture, "h264")
@@ -253,13 +244,3 @@ def _paid_back(now_ms: float, usual_ms: float) -> float:
 def dense_work(size: Pair, share: float = 1.0) -> Work:
     """All blocks of a frame, through a share of the net."""
     return Work("compute", size[0] * size[1] / BLOCK**2, dense=True, share=share)
-
-
-def _through_jpeg(picture: Image) -> tuple[Image, int]:
-    """A picture as JPEG has it, and its bytes."""
-    import cv2
-
-    _, coded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return np.ascontiguousarray(decoded[:, :, ::-1], np.uint8), len(coded)

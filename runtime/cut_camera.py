@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from fluxcompile.errors import OptionError
-from fluxcompile.runtime.baselines import LinkView, Outcome, Stage, Steps, copied, dense_work
+from fluxcompile.runtime.baselines import Outcome, Stage, Steps, copied, dense_work
 from fluxcompile.runtime.boundary import MapReceiver, MapSender
 from fluxcompile.runtime.camera import PER_BLOCK
 from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.device import Work
 from fluxcompile.runtime.plan import Salience
+from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.split_baselines import Split
 from fluxcompile.runtime.transport import Image
 

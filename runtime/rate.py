@@ -1,6 +1,8 @@
 """How long bytes will take to be there, told by how long those before them took. No clock: times are arguments."""
 
+import math
 from collections import deque
+from dataclasses import dataclass
 
 RECENT = 5
 """Deliveries that the rate is the median of, by bytes: small ones say little, and one slow one changes nothing."""
@@ -13,6 +15,17 @@ FADE = 0.8
 """Weight of the spread so far against one delivery."""
 UNKNOWN_MS = 50.0
 """A round trip before any was seen."""
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """What is known of an uplink at one time."""
+
+    mbps: float
+    rtt_ms: float = 0.0
+
+    def delivery_ms(self, num_bytes: float) -> float:
+        return self.rtt_ms + 0.008 * num_bytes / self.mbps
 
 
 class LinkEstimate:
@@ -56,18 +69,17 @@ class LinkEstimate:
         self._took.clear()
         self.spread_ms = UNKNOWN_MS / 4
 
-    def mbps(self, now_ms: float) -> float:
+    def seen(self, now_ms: float) -> LinkView:
         """The rate as far as it can be told; infinite where bytes took no time that could be measured."""
         per_byte_ms = max(self._per_byte_ms(), self._stalled_per_byte_ms(now_ms))
-        return 0.008 / per_byte_ms if per_byte_ms > 0 else float("inf")
+        return LinkView(0.008 / per_byte_ms if per_byte_ms > 0 else math.inf, self.rtt_ms)
 
     def delivery_ms(self, num_bytes: int, now_ms: float) -> float:
         """From sending so many bytes now to hearing that they are there, what is under way before them."""
         waiting = sum(n for n, _ in self._under_way.values())
-        per_byte_ms = max(self._per_byte_ms(), self._stalled_per_byte_ms(now_ms))
         known = KNOWN_TO * max((n for n, _ in list(self._took)[-RECENT:]), default=0)
         beyond_ms = 0.008 / PRUDENT_MBPS * max(0, num_bytes - known)
-        return self.rtt_ms + (waiting + num_bytes) * per_byte_ms + beyond_ms
+        return self.seen(now_ms).delivery_ms(waiting + num_bytes) + beyond_ms
 
     def _undisturbed_ms(self, num_bytes: int) -> float:
         return self.rtt_ms + num_bytes * self._per_byte_ms()

@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.program import Input
-from fluxcompile.runtime.baselines import LinkView, Outcome, Stage, Steps, copied, dense_work, run_dense
+from fluxcompile.runtime.baselines import Outcome, Stage, Steps, copied, dense_work, run_dense
 from fluxcompile.runtime.boundary import MapReceiver, MapSender, View
 from fluxcompile.runtime.canvas import Pair, centred
 from fluxcompile.runtime.device import Work
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.precision import PRECISIONS
 from fluxcompile.runtime.profile import Profile
+from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.transport import Image, Sender
 
 Array = npt.NDArray[Any]

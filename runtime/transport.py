@@ -264,22 +264,29 @@ def _raw(data: bytes, count: int) -> Image:
 
 
 def _jpeg(pixels: Image, quality: int) -> bytes:
-    import cv2
-
     h, w = _atlas(len(pixels))
     atlas = np.zeros((h * w, BLOCK, BLOCK, 3), np.uint8)
     atlas[: len(pixels)] = pixels
-    image = atlas.reshape(h, w, BLOCK, BLOCK, 3).swapaxes(1, 2).reshape(h * BLOCK, w * BLOCK, 3)
-    _, coded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return coded.tobytes()
+    return jpeg(atlas.reshape(h, w, BLOCK, BLOCK, 3).swapaxes(1, 2).reshape(h * BLOCK, w * BLOCK, 3), quality)
 
 
 def _from_jpeg(data: bytes, count: int) -> Image:
     h, w = _atlas(count)
-    size = h * BLOCK, w * BLOCK
+    return _cut(from_jpeg(data, (h * BLOCK, w * BLOCK))).reshape(-1, BLOCK, BLOCK, 3)[:count]
+
+
+def jpeg(image: Image, quality: int) -> bytes:
+    """An image as JPEG, chroma halved."""
+    import cv2
+
+    _, coded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return coded.tobytes()
+
+
+def from_jpeg(data: bytes, size: tuple[int, int]) -> Image:
+    """The image; TransportError where it is none of that size."""
     frame = _decoded(_decoder("mjpeg", size), data, size)
-    image = np.asarray(frame.reformat(format="rgb24", interpolation="BILINEAR").to_ndarray(), np.uint8)
-    return _cut(image).reshape(-1, BLOCK, BLOCK, 3)[:count]
+    return np.asarray(frame.reformat(format="rgb24", interpolation="BILINEAR").to_ndarray(), np.uint8)
 
 
 def _atlas(count: int) -> tuple[int, int]:

@@ -7,9 +7,10 @@ import pytest
 
 from fluxcompile.errors import OptionError
 from fluxcompile.options import Policy
-from fluxcompile.runtime.baselines import Baseline, Delta, Dense, LinkView, Offload, Outcome, finish
+from fluxcompile.runtime.baselines import Baseline, Delta, Dense, Offload, Outcome, finish
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
+from fluxcompile.runtime.rate import LinkView
 from tests.helpers import assert_matches
 from tests.remote import SIZE, pictures, small_net
 

@@ -7,9 +7,10 @@ import pytest
 
 from fluxcompile import BoundaryError, OptionError, Policy
 from fluxcompile.partition import partition
-from fluxcompile.runtime.baselines import LinkView, finish
+from fluxcompile.runtime.baselines import finish
 from fluxcompile.runtime.cut_camera import CutCamera
 from fluxcompile.runtime.plan import CpuStream
+from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.split_baselines import Split
 from tests.helpers import assert_matches
 from tests.remote import SIZE, pictures, small_net

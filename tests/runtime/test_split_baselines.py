@@ -9,9 +9,10 @@ import pytest
 
 from fluxcompile import Policy
 from fluxcompile.partition import partition
-from fluxcompile.runtime.baselines import LinkView, Outcome, Steps, finish
+from fluxcompile.runtime.baselines import Outcome, Steps, finish
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
+from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.split_baselines import Coach, Spinn, Split, difference, plan_coach
 from tests.helpers import assert_matches
 from tests.remote import SIZE, pictures, small_net

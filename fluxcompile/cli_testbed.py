@@ -13,18 +13,30 @@ from fluxcompile.cli_shared import JsonOption, console, end, need_plots, opened_
 from fluxcompile.errors import OptionError
 from fluxcompile.options import parse_policy
 
+EDGE, CLOUD = "xavier-nx", "rtx-3080"
+SMALL = "yolo11=zoo:unet-mini"
+"""A net for who has none at hand."""
+
 
 def run_testbed(
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
-            metavar="NET=MODEL", help="yolo11=FILE, sdpose=zoo:sdpose-t: the paper's name of it and the model."
+            metavar="NET=MODEL",
+            help="yolo11=FILE, sdpose=zoo:sdpose-t: what profiles call the net, and the model. When not given, a small "
+            "net of the zoo with random weights.",
         ),
-    ],
-    clips: Annotated[str, typer.Option(metavar="A,B", help="Clips, or a folder of them.")],
+    ] = None,
+    clips: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Clips, or a folder of them; that of `demo` when not given.")
+    ] = None,
     profile: Annotated[
         str, typer.Option(help="paper: its devices, on a virtual clock; local: this machine.")
     ] = "paper",
+    edge: Annotated[
+        str, typer.Option(metavar="PROFILE", help="In place of the paper's edge: a .json of `profile`.")
+    ] = EDGE,
+    cloud: Annotated[str, typer.Option(metavar="PROFILE", help="Instead of the paper's server, likewise.")] = CLOUD,
     trace: Annotated[
         list[Path] | None, typer.Option(help="CSV of time_s, mbps; may be repeated. Steady links when not given.")
     ] = None,
@@ -34,6 +46,7 @@ def run_testbed(
     cameras: Annotated[str, typer.Option(help="How many share the server.")] = "1",
     frames: Annotated[int, typer.Option(min=2, help="Of each clip measured; as many before them are for tuning.")] = 40,
     rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of an empty link.")] = 10.0,
+    deadline_ms: Annotated[float, typer.Option(min=1, help="An answer later than that is worth nothing.")] = 100.0,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264, ours and the baseline's.")] = None,
     policy: Annotated[str, typer.Option(help="Of ours.")] = "video",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for JSON, Markdown and plots.")] = None,
@@ -41,9 +54,9 @@ def run_testbed(
 ) -> None:
     """Ours beside full offload, SPINN, COACH and DeltaCNN: latency, agreement, traffic, energy; or prediction and fact.
 
-    With --profile paper the code that runs for real runs on a virtual clock, on the paper's devices (Table 1) and
-    links. With --profile local edge and server are processes of this machine with a shaped link between them, and the
-    simulator says beforehand what they will do.
+    With --profile paper the code that runs for real runs on a virtual clock, on the paper's devices (Table 1) or those
+    of --edge and --cloud, and links. With --profile local edge and server are processes of this machine with a shaped
+    link between them, and the simulator says beforehand what they will do.
     """
     from fluxcompile.testbed import figures
     from fluxcompile.testbed.network import Trace
@@ -55,15 +68,16 @@ def run_testbed(
     chosen = SYSTEMS if systems == "all" else tuple(word.strip() for word in systems.split("/"))
     if unknown := set(chosen) - set(SYSTEMS):
         raise OptionError(f"--systems: there is no {', '.join(sorted(unknown))}; there are {' / '.join(SYSTEMS)}")
-    paths, subjects = _clip_files(clips), [_subject(text, policy) for text in model]
+    paths, subjects = _clip_files(clips), [_subject(text, policy) for text in model or [SMALL]]
     if profile == "local":
         _tell_local(subjects, paths, links, frames, rtt_ms, output, as_json)
         return
     if profile != "paper":
         raise OptionError(f"--profile is {profile!r}; use paper or local")
     plan = Plan(
-        paths, links, chosen, tuple(ABLATED) if ablate else (), [int(n) for n in words(cameras)], frames, rtt_ms, crf
-    )
+        paths, links, chosen, tuple(ABLATED) if ablate else (), [int(n) for n in words(cameras)], frames, rtt_ms, crf,
+        edge, cloud, deadline_ms,
+    )  # fmt: skip
     rows: list[dict[str, Any]] = []
     interrupted = False
     with console.status("") as status:
@@ -94,7 +108,7 @@ def _subject(text: str, policy: str) -> Any:
     from fluxcompile.testbed.run import Subject
 
     name, _, source = text.partition("=")
-    if name not in ("yolo11", "sdpose") or not source:
+    if not name or not source:
         raise OptionError(f"--model is {text!r}; write yolo11=MODEL or sdpose=MODEL, nets the paper has profiles of")
     net, chosen = opened_net(source, None, None, "auto"), parse_policy(policy)
     if name == "sdpose":
@@ -102,7 +116,11 @@ def _subject(text: str, policy: str) -> Any:
     return Subject(name, net, net.task(), chosen)
 
 
-def _clip_files(text: str) -> list[Path]:
+def _clip_files(text: str | None) -> list[Path]:
+    if text is None:
+        from fluxcompile.demo import CLIP, fetch
+
+        return [fetch(CLIP)]
     paths = [path for word in words(text) for path in ([*sorted(Path(word).glob("*.mp4"))] or [Path(word)])]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise OptionError(f"--clips: no such file: {', '.join(missing)}")

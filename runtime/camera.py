@@ -60,6 +60,11 @@ class Camera:
         """Those of a dense frame."""
         return float(np.prod([-(-n // MISS_BLOCK) for n in self.size])) / PER_BLOCK
 
+    @property
+    def cold(self) -> bool:
+        """Whether the next frame is dense, whatever it shows: there is nothing to reuse."""
+        return self.stream.cold
+
     def look(self, picture: Image) -> float:
         """Take the picture in without computing it: the blocks that `compute` would."""
         if (

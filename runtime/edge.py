@@ -8,7 +8,7 @@ cloud's caches stay fresh. Work is done by a `Device`, so that all this runs for
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from fluxcompile.runtime.device import Device, Work
 from fluxcompile.runtime.latency import BLOCK, Curve, Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
+from fluxcompile.runtime.salience import Salience
 from fluxcompile.runtime.schedule import Estimate, Scheduler
 from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.values import unpack
@@ -31,6 +32,8 @@ FIRST_PATIENCE_MS = 2000.0
 CLEARLY = 1.25
 """Times that edge must take longer for a picture to be sent before edge has looked at it: what missed there is told by
 the picture before."""
+HOME = 0.9
+"""Share of the deadline that a picture may take at the edge to be kept there while others wait for cloud."""
 BEHIND = 0.05
 """Share of its blocks by which cloud's view may differ from the picture before an idle link brings it up to date."""
 
@@ -68,7 +71,7 @@ class _Turn:
     seq: int
     picture: Image
     began_ms: float
-    estimates: dict[str, float]
+    estimates: dict[str, float] = field(default_factory=dict)
 
 
 class Edge:
@@ -94,41 +97,38 @@ class Edge:
         self.background_bytes = 0
         self._seq, self._blocks = -1, camera.all_blocks
         self._last_ms, self._interval_ms = 0.0, 0.0
-        self._preempted = False
+        self._busy_until_ms = 0.0
+        self._hint: Salience | None = None
         self._others: set[asyncio.Future[Any]] = set()
         """What still runs of the last picture."""
 
     async def __call__(self, picture: Image) -> Answer:
         """The answer to the next picture."""
-        began_ms = self.device.now_ms()
-        await self._preempt()
-        self._seq += 1
-        self._saw_interval(began_ms)
-        there = []
-        changed = 0.0
+        turn = _Turn(self._seq + 1, picture, self.device.now_ms())
+        self._seq = turn.seq
+        self._saw_interval(turn.began_ms)
+        there, changed = [], 0.0
         if self.proxy is not None and "cloud" in self.places and self.proxy.free:
             changed = self.proxy.changed(picture)
             there = [self.proxy.estimate(changed)]
-        seen = False
-        if "edge" in self.places and not (there and CLEARLY * there[0].ms < self._here().ms):
+        looked = not there or not self._clearly(there[0])
+        if looked:
+            await _all(self._rest())
             await self._look(picture)
-            seen = True
-        here = self._here()
-        estimates = [*([here] if "edge" in self.places else []), *there]
-        chosen = self.scheduler.choose(estimates or [here])
-        turn = _Turn(self._seq, picture, began_ms, {estimate.place: estimate.ms for estimate in estimates})
+        estimates = [*([self._here()] if "edge" in self.places else []), *there]
+        turn.estimates.update((estimate.place, estimate.ms) for estimate in estimates)
+        chosen = self.scheduler.choose(estimates or [self._here()], home_ms=self._home_ms)
         if chosen.place == "cloud":
-            answer = await self._by_cloud(turn, changed, chosen, here.ms, seen)
+            answer, own = await self._by_cloud(turn, changed, chosen, looked)
         else:
-            if not seen:
-                await self._look(picture)
-            answer = self._told(turn, await self._computed(), fallback=not estimates)
-        self._others.add(asyncio.ensure_future(self._use_idle_time(picture, answer)))
+            answer, own = self._told(turn, await self._computed(), fallback=not estimates), None
+        self._others.add(asyncio.ensure_future(self._use_idle_time(turn, answer, own)))
         return answer
 
     async def close(self) -> None:
         """Wait for what still runs, and end the connection."""
-        await self._preempt()
+        self._seq += 1
+        await _all(self._rest())
         if self.proxy is not None:
             await self.proxy.link.close()
 
@@ -136,48 +136,86 @@ class Edge:
         self._blocks, _ = await self.device.run(partial(self.camera.look, picture), Work("look"))
 
     def _here(self) -> Estimate:
-        """What the picture that was looked at last takes here."""
-        return Estimate("edge", self.latency.predict_ms(self._blocks) or 0.0)
+        """What the picture that was looked at last takes here, once what still runs is done."""
+        busy_ms = max(0.0, self._busy_until_ms - self.device.now_ms())
+        return Estimate("edge", busy_ms + (self.latency.predict_ms(self._blocks) or 0.0))
+
+    def _clearly(self, there: Estimate) -> bool:
+        """Whether cloud is so much quicker that edge needs not look first."""
+        if "edge" not in self.places:
+            return True
+        here = self._here()
+        return CLEARLY * there.ms < here.ms and here.ms > self._home_ms
+
+    @property
+    def _home_ms(self) -> float:
+        """What a picture may take here to be kept here, whatever cloud takes: while others wait for cloud, those go
+        there that could not keep the deadline by themselves.
+        """
+        if self.deadline_ms is None or self.proxy is None or not self.proxy.crowded:
+            return 0.0
+        return HOME * self.deadline_ms
 
     # --- there ---
 
-    async def _by_cloud(self, turn: _Turn, changed: float, chosen: Estimate, here_ms: float, seen: bool) -> Answer:
+    async def _by_cloud(
+        self, turn: _Turn, changed: float, chosen: Estimate, looked: bool
+    ) -> tuple[Answer, "asyncio.Future[Any]"]:
+        """The answer, and edge's own work on the picture, which may go on."""
         assert self.proxy is not None
-        patience_ms = self.scheduler.patience_ms(chosen, here_ms, self.deadline_ms)
+        patience_ms = self.scheduler.patience_ms(chosen, self._here().ms, self.deadline_ms)
         if not self.proxy.latency.known:
             patience_ms = max(patience_ms, FIRST_PATIENCE_MS)
         asked = await self.proxy.ask(turn.seq, turn.picture, changed, wanted=True, deadline_ms=patience_ms)
-        if not seen and "edge" in self.places:
-            await self._look(turn.picture)
-        self.camera.leave()
-        await self._repair_while(asked.answer, turn.began_ms + chosen.ms, turn.began_ms + patience_ms)
+        expected_ms, until_ms = turn.began_ms + chosen.ms, turn.began_ms + patience_ms
+        own = asyncio.ensure_future(self._meanwhile(turn, self._rest(), asked.answer, expected_ms, looked))
+        self._others.add(own)
+        while not asked.answer.done() and (left_ms := until_ms - self.device.now_ms()) > 0:
+            either: set[asyncio.Future[Any]] = {asked.answer} if own.done() else {asked.answer, own}
+            await asyncio.wait(either, timeout=left_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+            if own.done():
+                own.result()
         result = asked.answer.result() if asked.answer.done() else None
-        if result is None:
-            return await self._in_its_stead(turn, asked)
-        self._hint(result)
-        return self._told_by_cloud(turn, asked, result)
+        if result is not None:
+            return self._told_by_cloud(turn, asked, result), own
+        return await self._in_its_stead(turn, asked, own)
 
-    async def _in_its_stead(self, turn: _Turn, asked: Asked) -> Answer:
+    async def _meanwhile(
+        self,
+        turn: _Turn,
+        rest: "set[asyncio.Future[Any]]",
+        answer: "asyncio.Future[Result | None]",
+        expected_ms: float,
+        looked: bool,
+    ) -> None:
+        """Edge's own work while cloud has the picture: look at it, and repair caches until its answer is expected."""
+        await _all(rest)
+        if not looked and "edge" in self.places and self._seq == turn.seq:
+            await self._look(turn.picture)
+        await self._leave()
+        while self._seq == turn.seq and not answer.done():
+            blocks = self._slice(expected_ms - self.device.now_ms())
+            if blocks < 1 or not await self._repair(blocks):
+                return
+
+    async def _in_its_stead(
+        self, turn: _Turn, asked: Asked, own: "asyncio.Future[None]"
+    ) -> tuple[Answer, "asyncio.Future[Any]"]:
         """Compute the picture here; should cloud answer before that is done, its answer counts."""
-        await self._look(turn.picture)
-        ours = asyncio.ensure_future(self._computed())
+        ours = asyncio.ensure_future(self._looked_and_computed(turn, own))
         pending: set[asyncio.Future[Any]] = {ours} if asked.answer.done() else {ours, asked.answer}
         await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         result = asked.answer.result() if asked.answer.done() else None
         if not ours.done() and result is not None:
             self._others.add(ours)
-            return self._told_by_cloud(turn, asked, result)
+            return self._told_by_cloud(turn, asked, result), ours
         done = await ours
         assert self.proxy is not None
         self.proxy.forget(asked)
-        return self._told(turn, done, fallback=True, sent_bytes=asked.num_bytes)
-
-    def _hint(self, result: Result) -> None:
-        salience = salience_of(result.salience)
-        if salience is not None:
-            self.camera.leave(salience)
+        return self._told(turn, done, fallback=True, sent_bytes=asked.num_bytes), ours
 
     def _told_by_cloud(self, turn: _Turn, asked: Asked, result: Result) -> Answer:
+        self._hint = salience_of(result.salience)
         values = unpack(result.values, self.camera.task.result)
         done = Computed(values, None, result.blocks, result.work_share, result.dense)
         return self._told(turn, done, place="cloud", sent_bytes=asked.num_bytes)
@@ -185,27 +223,25 @@ class Edge:
     # --- here ---
 
     async def _computed(self) -> Computed:
+        self._busy_until_ms = self.device.now_ms() + self._here().ms
         done, took_ms = await self.device.run(
             self.camera.compute, lambda found: Work("compute", found.blocks, found.dense)
         )
+        self._busy_until_ms = self.device.now_ms()
         self.latency.saw(done.blocks, took_ms)
         return done
 
-    async def _repair_while(self, answer: "asyncio.Future[Result | None]", expected_ms: float, until_ms: float) -> None:
-        """Until the answer is here, or late; repair caches before it is expected."""
-        stale = True
-        while not answer.done() and (left_ms := until_ms - self.device.now_ms()) > 0:
-            blocks = self._slice(expected_ms - self.device.now_ms()) if stale else 0
-            if blocks < 1:
-                await asyncio.wait({answer}, timeout=left_ms / 1000)
-                continue
-            repair = asyncio.ensure_future(self._repair(blocks))
-            either: set[asyncio.Future[Any]] = {answer, repair}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if repair.done():
-                stale = repair.result() > 0
-            else:
-                self._others.add(repair)
+    async def _looked_and_computed(self, turn: _Turn, own: "asyncio.Future[None] | None") -> Computed:
+        """After what edge did on the picture before."""
+        if own is not None:
+            await own
+        await self._look(turn.picture)
+        return await self._computed()
+
+    async def _leave(self) -> None:
+        """The picture that was looked at is cloud's; what cloud found salient in the last that it answered."""
+        hint, self._hint = self._hint, None
+        await self.device.run(partial(self.camera.leave, hint), Work("idle"))
 
     async def _repair(self, blocks: float) -> float:
         """How many blocks were."""
@@ -218,30 +254,31 @@ class Edge:
             return 0
         return self.latency.most(min(SLICE_MS, left_ms)) or self.latency.most(left_ms) or 0
 
-    async def _use_idle_time(self, picture: Image, answer: Answer) -> None:
+    async def _use_idle_time(self, turn: _Turn, answer: Answer, own: "asyncio.Future[Any] | None") -> None:
         """Until the next picture: bring cloud's view up to date, repair one's own caches."""
+        if own is not None:
+            await own
         proxy = self.proxy
         if proxy is not None and "cloud" in self.places and proxy.free and not proxy.link.estimate.busy:
-            changed = proxy.changed(picture)
-            if answer.sent_bytes == 0 and changed > BEHIND * answer.picture_blocks:
+            changed = proxy.changed(turn.picture)
+            if answer.sent_bytes == 0 and changed > BEHIND * answer.picture_blocks and not proxy.crowded:
                 deadline_ms = self._interval_ms
-                asked = await proxy.ask(answer.seq, picture, changed, wanted=False, deadline_ms=deadline_ms)
+                asked = await proxy.ask(turn.seq, turn.picture, changed, wanted=False, deadline_ms=deadline_ms)
                 self.background_bytes += asked.num_bytes
-        while not self._preempted:
+        if answer.place == "cloud":
+            await self._leave()
+            if self.camera.cold and "edge" in self.places and self._seq == turn.seq:
+                await self._looked_and_computed(turn, None)  # or edge's first answer would be a dense one
+        while self._seq == turn.seq:
             left_ms = self._last_ms + self._interval_ms - self.device.now_ms()
             blocks = self._slice(left_ms)
             if blocks < 1 or not await self._repair(blocks):
                 return
 
-    async def _preempt(self) -> None:
-        """Idle work ends after its slice."""
-        self._preempted = True
-        if self._others:
-            await asyncio.wait(self._others)
-            for other in self._others:
-                other.result()
-            self._others.clear()
-        self._preempted = False
+    def _rest(self) -> "set[asyncio.Future[Any]]":
+        """What still runs of the pictures before, and ends after its slice; who takes it waits for it."""
+        rest, self._others = self._others, set()
+        return rest
 
     def _saw_interval(self, now_ms: float) -> None:
         if self._seq == 1:
@@ -265,3 +302,11 @@ class Edge:
             work_share=done.work_share,
             sent_bytes=sent_bytes,
         )
+
+
+async def _all(rest: set[asyncio.Future[Any]]) -> None:
+    """Until all of it is done; raises what any of it raised."""
+    if rest:
+        await asyncio.wait(rest)
+        for one in rest:
+            one.result()

@@ -91,6 +91,11 @@ class CpuStream:
         """Memory of the maps kept from frame to frame."""
         return sum(b.nbytes for b in self._build.buffers)
 
+    @property
+    def cold(self) -> bool:
+        """Whether there is nothing that the next frame could reuse."""
+        return self._fresh
+
     def reset(self) -> None:
         """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
         self._fresh = True

@@ -90,7 +90,9 @@ class LocalPool:
 
 
 def _work_of(step: Step | None) -> Work:
-    return Work("idle") if step is None or not step.blocks else Work("compute", step.blocks, step.dense)
+    if step is None or step.blocks is None:
+        return Work("idle")
+    return Work("compute", step.blocks, step.dense, looks=True)
 
 
 # --- a process of its own: commands in by its standard input, answers out by its standard output ---

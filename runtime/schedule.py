@@ -29,11 +29,12 @@ class Scheduler:
     def __init__(self) -> None:
         self._last = ""
 
-    def choose(self, estimates: Sequence[Estimate]) -> Estimate:
-        """The quickest, or the one of the last frame where that is about as quick."""
+    def choose(self, estimates: Sequence[Estimate], home_ms: float = 0.0) -> Estimate:
+        """The quickest, or the one of the last frame where that is about as quick; edge where it takes `home_ms`."""
         best = min(estimates, key=lambda estimate: estimate.ms)
         kept = next((estimate for estimate in estimates if estimate.place == self._last), best)
-        chosen = kept if kept.ms * (1 - KEEP) <= best.ms else best
+        home = next((estimate for estimate in estimates if estimate.place == "edge" and estimate.ms <= home_ms), None)
+        chosen = home or (kept if kept.ms * (1 - KEEP) <= best.ms else best)
         self._last = chosen.place
         return chosen
 
@@ -42,7 +43,9 @@ class Scheduler:
         """How long to wait for an answer before edge computes the frame itself.
 
         Until it is late beyond its spread, and by a part of what edge would take; with a deadline, no longer than
-        leaves edge the time to keep it.
+        leaves edge the time to keep it, unless edge would have to begin before the answer is expected.
         """
         late_ms = chosen.ms + max(LATE * chosen.spread_ms, PART * edge_ms)
-        return late_ms if deadline_ms is None else min(late_ms, max(0.0, deadline_ms - edge_ms))
+        if deadline_ms is None or deadline_ms - edge_ms < chosen.ms:
+            return late_ms
+        return min(late_ms, deadline_ms - edge_ms)

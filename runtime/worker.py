@@ -35,11 +35,11 @@ class _Job:
 
 @dataclass(frozen=True)
 class Step:
-    """One picture computed: of which stream, how much of it, and the answer if one is wanted."""
+    """One picture's turn: of which stream, the answer if one is wanted, what was computed (None: it was too late)."""
 
     session: str
     answer: Result | Skipped | None
-    blocks: float = 0.0
+    blocks: float | None = None
     dense: bool = False
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from fluxcompile.runtime.device import Work
+from fluxcompile.runtime.device import LANES, Work
 from fluxcompile.runtime.profile import Profile
 
 T = TypeVar("T")
@@ -23,20 +23,24 @@ class Beside:
     quantise: float = 1.0
     decode: float = 1.0
 
+    def measured(self, profile: Profile) -> "Beside":
+        """With what a profile knows of it."""
+        return replace(self, **profile.beside_ms)
+
 
 class Modelled:
-    """One thing at a time. cost_ms: of a piece of work. `busy_ms` adds up what it did."""
+    """One thing at a time in each lane. cost_ms: of a piece of work. `busy_ms` adds up what it did."""
 
     def __init__(self, cost_ms: Callable[[Work], float]) -> None:
         self._cost_ms = cost_ms
-        self._turn = asyncio.Lock()
+        self._turns = {lane: asyncio.Lock() for lane in LANES}
         self.busy_ms = 0.0
 
     def now_ms(self) -> float:
         return 1000 * asyncio.get_running_loop().time()
 
-    async def run(self, work: Callable[[], T], told: Callable[[T], Work] | Work) -> tuple[T, float]:
-        async with self._turn:
+    async def run(self, work: Callable[[], T], told: Callable[[T], Work] | Work, lane: str = "net") -> tuple[T, float]:
+        async with self._turns[lane]:
             done = work()
             took_ms = self._cost_ms(told if isinstance(told, Work) else told(done))
             self.busy_ms += took_ms
@@ -53,7 +57,8 @@ def costs(profile: Profile, beside: Beside) -> Callable[[Work], float]:
     def cost_ms(work: Work) -> float:
         match work.kind:
             case "compute":
-                return work.share * float(profile.dense_ms if work.dense else profile.ms(work.blocks))
+                net_ms = profile.dense_ms if work.dense else profile.ms(work.blocks)
+                return work.share * net_ms + (beside.look if work.looks else 0.0)
             case "refresh":
                 return profile.ms(work.blocks) if work.blocks else 0.0
             case "idle":

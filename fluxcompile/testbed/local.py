@@ -39,8 +39,8 @@ class Watched(ThisMachine):
     def __post_init__(self) -> None:
         super().__init__()
 
-    async def run(self, work: Callable[[], T], told: Callable[[T], Work] | Work) -> tuple[T, float]:
-        done, took_ms = await super().run(work, told)
+    async def run(self, work: Callable[[], T], told: Callable[[T], Work] | Work, lane: str = "net") -> tuple[T, float]:
+        done, took_ms = await super().run(work, told, lane)
         what = told if isinstance(told, Work) else told(done)
         self.took_ms.setdefault(what.kind, []).append(took_ms)
         if what.kind == "compute":

@@ -7,7 +7,7 @@ in turn, no earlier than its time; one that comes while the last is not answered
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
 from fluxcompile.remote import checker, edge_of, worker_of
-from fluxcompile.runtime.baselines import Baseline, LinkView, Outcome
+from fluxcompile.runtime.baselines import Baseline, Outcome
 from fluxcompile.runtime.channel import Channel
 from fluxcompile.runtime.pool import LocalPool
 from fluxcompile.runtime.profile import Profile
@@ -140,7 +140,8 @@ async def _baseline(make: Callable[[], Baseline], task: Task, clips: Sequence[Fo
         for number, picture in enumerate(clip.pictures):
             await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
             start = loop.time()
-            seen = LinkView(min(link.mbps(1000 * start), setting.trace.mean_mbps), link.rtt_ms)
+            now = link.seen(1000 * start)
+            seen = replace(now, mbps=min(now.mbps, setting.trace.mean_mbps))
             steps, given, sent_bytes = baseline.step(picture, seen), None, 0
             while True:
                 try:

@@ -23,21 +23,30 @@ def test_the_quickest_wins() -> None:
     assert scheduler.choose([Estimate("edge", 30.0)]).place == "edge"
 
 
+def test_who_can_stays_at_home() -> None:
+    """A slower edge answers where it is quick enough, if it is told to."""
+    estimates = [Estimate("edge", 80.0), Estimate("cloud", 30.0)]
+    assert Scheduler().choose(estimates).place == "cloud"
+    assert Scheduler().choose(estimates, home_ms=80.0).place == "edge"
+    assert Scheduler().choose(estimates, home_ms=79.0).place == "cloud"
+
+
 def test_patience() -> None:
     cloud = Estimate("cloud", 30.0, 5.0)
     assert Scheduler.patience_ms(cloud, 20.0, None) == 50.0
     assert Scheduler.patience_ms(cloud, 20.0, 60.0) == 40.0
-    assert Scheduler.patience_ms(cloud, 80.0, 60.0) == 0.0
+    assert Scheduler.patience_ms(cloud, 80.0, 60.0) == 50.0  # edge cannot keep it, cloud may
+    assert Scheduler.patience_ms(cloud, 35.0, 60.0) == 50.0  # edge would have to begin before the answer is expected
     assert Scheduler.patience_ms(Estimate("cloud", 30.0), 20.0, None) == 35.0
 
 
 def test_what_is_known_of_a_link() -> None:
     link = LinkEstimate()
     assert link.rtt_ms == UNKNOWN_MS
-    assert link.mbps(0.0) == float("inf")
+    assert link.seen(0.0).mbps == float("inf")
     link = linked((1000, 20.0), (100_000, 100.0), (200_000, 180.0))
     assert link.rtt_ms == 20.0
-    assert link.mbps(3000.0) == pytest.approx(10.0)
+    assert link.seen(3000.0).mbps == pytest.approx(10.0)
     assert link.delivery_ms(50_000, 3000.0) == pytest.approx(60.0)
 
 

@@ -9,13 +9,14 @@ from typer.testing import CliRunner
 
 from fluxcompile.cli import app
 from fluxcompile.errors import OptionError
+from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.video import Writer
 from fluxcompile.testbed import figures
 from fluxcompile.testbed.clips import footage
 from fluxcompile.testbed.local import measure
 from fluxcompile.testbed.network import Trace
 from fluxcompile.testbed.run import ABLATED, OURS, Experiments, Plan, Subject
-from tests.remote import MOVING, pictures, small_net
+from tests.remote import MOVING, SIZE, pictures, small_net
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,20 @@ def test_systems_beside_each_other(clip: Path) -> None:
     assert "paper" not in ours  # it reports nothing at 8 Mbit/s
 
 
+def test_other_devices(clip: Path, tmp_path: Path) -> None:
+    """Dense systems take the server's fastest dense runtime, ours its own curve; what is beside the net as measured."""
+    path = tmp_path / "server.json"
+    server = Profile("a server", "small", "made", SIZE, dense_ms=40, a=0, b=1, c=2, peer="one", peer_ms=30,
+                     beside_ms={"look": 1.0, "decode": 0.25})  # fmt: skip
+    server.save(path)
+    found = {row["system"]: row for row in rows(clip, systems=(OURS, "raw"), cloud=str(path))}
+    raw, ours = found["raw"], found[OURS]
+    assert (raw["edge"], raw["cloud"]) == ("xavier-nx", "a server")
+    picture = raw["bytes_per_frame"]
+    assert raw["latency_ms"] == pytest.approx(10 + picture * 0.001 + 30 + 1, abs=1)
+    assert ours["latency_ms"] < raw["latency_ms"] - 10
+
+
 def test_it_is_the_same_every_time(clip: Path) -> None:
     assert rows(clip, systems=(OURS,)) == rows(clip, systems=(OURS,))
 
@@ -87,10 +102,18 @@ def test_the_command(clip: Path) -> None:
     assert found[0]["paper"] == {"accuracy": 95.5, "hits": 72.5, "mb_per_s": 0.32}
 
 
+def test_a_user_without_a_model_or_a_clip(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small net of the zoo, and the clip of the demo."""
+    monkeypatch.setattr("fluxcompile.demo.fetch", lambda member: clip)
+    told = CliRunner().invoke(app, ["testbed", "--mbps", "25", "--frames", "4", "--systems", "ours", "--json"])
+    assert told.exit_code == 0, told.output
+    assert [row["frames"] for row in json.loads(told.stdout)["rows"]] == [4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "resnet=zoo:unet-mini"], "write yolo11=MODEL or sdpose=MODEL"),
+        (["--model", "resnet"], "write yolo11=MODEL or sdpose=MODEL"),
         (["--systems", "ours/magic"], "there is no magic"),
         (["--profile", "mars"], "use paper or local"),
         (["--trace", "none.csv"], "3 means for 1 traces"),

@@ -17,11 +17,13 @@ import typer
 
 from fluxcompile.cli_shared import JsonOption, console, print_json
 from fluxcompile.errors import OptionError
-from fluxcompile.net import load
+from fluxcompile.net import Net, load
 from fluxcompile.options import parse_policy
+from fluxcompile.parts import Partition, load_partition
 
 if TYPE_CHECKING:
-    from fluxcompile.runtime.edge import Answer
+    from fluxcompile.runtime.cut_edge import CutEdge
+    from fluxcompile.runtime.edge import Answer, Edge
     from fluxcompile.runtime.video import Image
 
 log = logging.getLogger("fluxcompile")
@@ -45,22 +47,27 @@ def serve(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve cameras that run NET.flux, until Ctrl-C; then let what is under way be answered."""
+    """Serve cameras that run NET.flux, until Ctrl-C; then let what is under way be answered.
+
+    NET.flux may be cloud.flux of a partition: cameras that run its folder send boundary maps.
+    """
     from fluxcompile.identity import identity as identity_of
+    from fluxcompile.remote import require_servable, served_as
     from fluxcompile.runtime.serve import Limits
     from fluxcompile.serving import Serving
     from fluxcompile.serving import serve as serve_
 
     program = load(net)
-    program.frame_size  # noqa: B018  refused now rather than at the first camera
+    require_servable(program)
     how = Serving(host, port, workers, threads, metrics, Limits(cameras=cameras))
 
     def on_ready(taken: int, token: str) -> None:
         if as_json:
-            print(json.dumps({"host": host, "port": taken, "token": token, "program": program.digest}), flush=True)
+            print(json.dumps({"host": host, "port": taken, "token": token, "program": served_as(program)}), flush=True)
             return
         console.print(f"serving {net} at {host}:{taken}; a camera connects with", highlight=False, soft_wrap=True)
-        command = f"  fluxcompile edge {net.name} --camera CLIP --server {host}:{taken} --token {token}"
+        shown = net.name if program.program.part is None else net.resolve().parent.name
+        command = f"  fluxcompile edge {shown} --camera CLIP --server {host}:{taken} --token {token}"
         console.print(command, highlight=False, markup=False, soft_wrap=True)
 
     async def main() -> None:
@@ -75,16 +82,23 @@ def serve(
 
 
 def edge(
-    net: ProgramArgument,
+    net: Annotated[
+        Path, typer.Argument(metavar="NET.flux|PARTS", help="What `compile` wrote, or the folder of `partition`.")
+    ],
     camera: Annotated[str, typer.Option(metavar="CLIP", help="A video file, rtsp:// address or camera index.")],
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Of the cloud; without it, edge alone.")
     ] = None,
     token: TokenOption = None,
-    policy: Annotated[str, typer.Option(help="As of `run`.")] = "video",
+    policy: Annotated[
+        str | None, typer.Option(help="As of `run`; video, and for PARTS video,anchor=off, when not given.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="What the outputs mean; guessed from their shapes.")] = None,
     places: Annotated[str, typer.Option(help="Where frames may be computed.")] = "edge,cloud",
-    codec: Annotated[str, typer.Option(help="h264, jpeg, raw, or auto for the quickest.")] = "auto",
+    codec: Annotated[
+        str | None,
+        typer.Option(help="h264, jpeg, raw, or auto for the quickest; of PARTS the maps: fp32, fp16, int8."),
+    ] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264: higher is smaller and coarser.")] = None,
     deadline_ms: Annotated[
         float | None, typer.Option(min=1, help="An answer later than that is worth nothing.")
@@ -98,13 +112,13 @@ def edge(
 ) -> None:
     """Run NET.flux on a camera: here, or on the server, whichever answers first."""
     from fluxcompile.identity import reached
-    from fluxcompile.remote import edge_of
     from fluxcompile.runtime.device import ThisMachine
     from fluxcompile.runtime.newest import Newest
     from fluxcompile.runtime.video import probe
 
-    program = load(net)
-    chosen, about = parse_policy(policy), probe(camera)
+    parts = load_partition(net) if net.is_dir() else None
+    program = load(net) if parts is None else parts.first
+    chosen, about = parse_policy(policy or ("video" if parts is None else "video,anchor=off")), probe(camera)
     wanted = tuple(word.strip() for word in places.split(",") if word.strip())
     if not wanted or set(wanted) - {"edge", "cloud"}:
         raise OptionError(f"--places is {places!r}; use edge, cloud or both")
@@ -115,10 +129,11 @@ def edge(
 
     async def main() -> list["Answer"]:
         machine = ThisMachine()
-        one = edge_of(
-            program, machine, connect, policy=chosen, token=secret, task=task, camera=name, codec=codec, crf=crf,
-            places=wanted, deadline_ms=deadline_ms, threads=threads,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "policy": chosen, "token": secret, "task": task, "camera": name, "places": wanted,
+            "deadline_ms": deadline_ms, "threads": threads,
+        }  # fmt: skip
+        one = _opened(program if parts is None else parts, machine, connect, codec, crf, options)
         live = None
         if page is not None:
             from fluxcompile.live import LivePage
@@ -161,6 +176,18 @@ def edge(
     if not answers:
         raise OptionError(f"{camera}: no frame to play")
     _tell(summary(answers), as_json)
+
+
+def _opened(
+    what: "Net | Partition", machine: Any, connect: Any, codec: str | None, crf: int | None, options: dict[str, Any]
+) -> "Edge | CutEdge":
+    from fluxcompile.remote import cut_edge_of, edge_of
+
+    if isinstance(what, Net):
+        return edge_of(what, machine, connect, codec=codec or "auto", crf=crf, **options)
+    if crf is not None:
+        raise OptionError("--crf is of H.264; a net that is cut sends maps: use --codec fp32, fp16 or int8")
+    return cut_edge_of(what, machine, connect, precision=codec or "int8", **options)
 
 
 def summary(answers: "list[Answer]") -> dict[str, Any]:

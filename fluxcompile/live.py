@@ -16,6 +16,7 @@ import numpy as np
 
 from fluxcompile.panels import jpeg
 from fluxcompile.play import boxes_in
+from fluxcompile.runtime.cut_edge import CutEdge
 from fluxcompile.runtime.edge import Answer, Edge
 from fluxcompile.runtime.overlay import Seen, tinted
 from fluxcompile.runtime.transport import Image
@@ -31,7 +32,7 @@ MOST_WAITING = 50
 class LivePage:
     """The page of one edge. `show` is called with every answer, from the event loop."""
 
-    def __init__(self, edge: Edge, title: str) -> None:
+    def __init__(self, edge: Edge | CutEdge, title: str) -> None:
         self._edge, self._title = edge, title
         self._kept: deque[str] = deque(maxlen=KEPT)
         self._readers: set[asyncio.Queue[str]] = set()
@@ -68,7 +69,7 @@ class LivePage:
         if self._readers and now_s - self._pictured_s >= PICTURE_EVERY_S:
             self._pictured_s = now_s
             numbers |= {"camera": _data(self._annotated(picture, answer))}
-            view = None if self._edge.proxy is None else self._edge.proxy.view
+            view = None if self._edge.proxy is None else self._edge.proxy.coder.view
             if view is not None:
                 numbers["cloud"] = _data(view)
         event = json.dumps(numbers)

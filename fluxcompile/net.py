@@ -86,9 +86,15 @@ class Net:
     def frame_size(self) -> tuple[int, int]:
         """Height and width of the camera frames it takes; OptionError where it takes something else."""
         shapes = self.input_shapes
-        if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
+        if not self.takes_frames:
             raise OptionError(f"this net takes {shapes}, no camera frames; compile it with frames=Frames(...)")
         return shapes[0][0], shapes[0][1]
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether it takes camera frames, (height, width, 3)."""
+        shapes = self.input_shapes
+        return len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][2] == 3
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,6 @@ whole was. The cloud's stream takes its maps as they are and computes what chang
 it than the net's own radius.
 """
 
-import math
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -18,7 +17,7 @@ from fluxcompile.errors import OptionError
 from fluxcompile.ir import inputs
 from fluxcompile.net import Net
 from fluxcompile.options import Frames, Policy
-from fluxcompile.parts import SIDES, Partition
+from fluxcompile.parts import SIDES, Partition, policy_after
 from fluxcompile.passes.count_macs import count_macs
 from fluxcompile.passes.find_cuts import Cut, cut_after
 from fluxcompile.passes.infer_domains import infer_domains
@@ -100,18 +99,17 @@ def cut_at(net: Net, module: GraphModule, cut: Cut, table: CutTable | None = Non
     count, ready = len(names), len(halves.edge_leaves)
     shown = {"boundary": {"list": [*range(count)]}, "outputs": {"list": [*range(count, count + ready)]}}
     edge = compile_part(halves.edge, whole, {"dict": shown}, frames, Policy(**whole.policy))
-    edge.part = Part(SIDES[0], digest, names, list(halves.edge_leaves), whole.template)
+    size = net.frame_size if net.takes_frames else None
+    edge.part = Part(SIDES[0], digest, names, list(halves.edge_leaves), whole.template, size)
     late = {"list": [*range(len(halves.cloud_leaves))]}
     cloud = compile_part(halves.cloud, whole, late, None, _after(Policy(**whole.policy), halves.cloud))
-    cloud.part = Part(SIDES[1], digest, names, list(halves.cloud_leaves), whole.template)
+    cloud.part = Part(SIDES[1], digest, names, list(halves.cloud_leaves), whole.template, size)
     return Partition(Net(edge), Net(cloud), table)
 
 
 def _after(policy: Policy, cloud: GraphModule) -> Policy:
-    """What the cloud makes of a net's policy: what looks at pixels did so before, a radius is in cells of the maps."""
-    pixels = min((node.meta.get("pixels", 1.0) for node in inputs(cloud)), default=1.0)
-    radius = None if policy.radius is None else math.ceil(policy.radius / pixels)
-    return Policy(exact=policy.exact, gate=policy.gate, radius=radius)
+    """What the cloud makes of a net's policy."""
+    return policy_after(policy, min((node.meta.get("pixels", 1.0) for node in inputs(cloud)), default=1.0))
 
 
 def _digest(program: Program, boundary: list[str]) -> str:

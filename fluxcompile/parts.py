@@ -9,13 +9,16 @@
 Each part is a program of its own. With `at="edge"` or "cloud" the other side has none.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fluxcompile.cut_table import CutTable
 from fluxcompile.errors import OptionError, ProgramError
+from fluxcompile.geometry import parse_layout
 from fluxcompile.net import Net, load
+from fluxcompile.options import Policy
 from fluxcompile.program import Input
 from fluxcompile.runtime.frame import rebuild
 
@@ -43,6 +46,25 @@ class Partition:
             raise OptionError("explain: this partition was loaded and knows no other cuts; partition the whole net")
         return self.cuts
 
+    @property
+    def first(self) -> Net:
+        """What takes the camera's frames."""
+        net = self.edge or self.cloud
+        assert net is not None
+        return net
+
+    @property
+    def edge_macs_share(self) -> float:
+        """Of the net's multiply-adds."""
+        early, late = (0 if net is None else net.explain().total_macs for net in (self.edge, self.cloud))
+        return early / (early + late) if early + late else 0.0
+
+    def cloud_policy(self, policy: Policy) -> Policy:
+        """What the cloud's part makes of a policy for the whole net."""
+        height, _ = self.first.frame_size
+        layouts = (parse_layout(spec.layout).grid for spec in self.boundary if spec.layout)
+        return policy_after(policy, height / max((grid.h for grid in layouts), default=height))
+
     def outputs(self, edge: Any, cloud: Any) -> Any:
         """The model's own tree, of what the streams of both parts gave; None for a side without a net."""
         if self.edge is None or self.cloud is None:
@@ -67,6 +89,12 @@ class Partition:
                 net.save(path)
                 written.append(path)
         return written
+
+
+def policy_after(policy: Policy, pixels: float) -> Policy:
+    """The policy behind a cut: what looks at pixels did so before, and a radius is in cells of so many pixels."""
+    radius = None if policy.radius is None else math.ceil(policy.radius / pixels)
+    return Policy(exact=policy.exact, gate=policy.gate, radius=radius)
 
 
 def load_partition(folder: str | Path) -> Partition:

@@ -152,6 +152,7 @@ class Part(msgspec.Struct, omit_defaults=True, frozen=True):
 
     side: "edge" or "cloud". whole: a digest of the net and where it was cut, the same in both parts. boundary: names of
     the maps that cross. leaves: which of the whole's outputs this part gives, in order; `template` is their tree.
+    frame_size: of the camera frames that the whole takes, if it does.
     """
 
     side: str
@@ -159,6 +160,7 @@ class Part(msgspec.Struct, omit_defaults=True, frozen=True):
     boundary: list[str]
     leaves: list[int]
     template: Any
+    frame_size: tuple[int, int] | None = None
 
 
 class Program(msgspec.Struct, omit_defaults=True):

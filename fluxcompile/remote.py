@@ -10,15 +10,19 @@ from fluxcompile.errors import FluxError, InputError, OptionError
 from fluxcompile.identity import reached
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
-from fluxcompile.runtime.camera import Camera
+from fluxcompile.parts import Partition
+from fluxcompile.runtime.camera import Camera, Meaning
 from fluxcompile.runtime.channel import Connect
 from fluxcompile.runtime.codecs import Codecs
+from fluxcompile.runtime.cut_edge import CutEdge, FirstHalf
 from fluxcompile.runtime.device import Device, ThisMachine
 from fluxcompile.runtime.edge import Answer, Edge
+from fluxcompile.runtime.half import HalfCamera, MapCoder
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.proxy import Proxy
+from fluxcompile.runtime.sending import PictureCoder
 from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.worker import Worker
 from fluxcompile.tasks import TASKS, Task
@@ -48,8 +52,38 @@ def camera_of(net: Net, policy: Policy, task: Task | str | None = None, threads:
 
 
 def worker_of(net: Net, threads: int = 1) -> Worker:
-    """What serves streams of a net, each by its own policy."""
-    return Worker(lambda policy, task: camera_of(net, policy_of(policy), task, threads))
+    """What serves streams of a net, or of the cloud's half of one, each by its own policy."""
+    make = camera_of if net.program.part is None else half_camera_of
+    return Worker(lambda policy, task: make(net, policy_of(policy), task, threads))
+
+
+def half_camera_of(net: Net, policy: Policy, task: Task | str | None = None, threads: int = 1) -> HalfCamera:
+    """A camera's second half, of the cloud's half of a net that takes camera frames."""
+    part = net.program.part
+    if part is None or part.side != "cloud":
+        raise OptionError("this is not the cloud's half of a net; `fluxcompile partition -o DIR` writes DIR/cloud.flux")
+    if part.frame_size is None:
+        raise OptionError("this half is of a net that takes no camera frames; compile that with frames=Frames(...)")
+    if sorted(part.leaves) != list(range(len(part.leaves))):
+        raise OptionError("some of the net's outputs are ready at the edge; cut it before all of them")
+    meaning = net.task(task)
+    stream = net.stream(policy, backend="cpu", threads=threads)
+    assert isinstance(stream, CpuStream)
+    maps = [spec for spec in net.program.graphs["blocked"].inputs if spec.role == "input"]
+    return HalfCamera(stream, meaning, maps, part.frame_size, part.leaves, meaning.salience)
+
+
+def require_servable(net: Net) -> None:
+    """Refuses now what no camera could use."""
+    if net.program.part is None:
+        net.frame_size  # noqa: B018
+    else:
+        half_camera_of(net, Policy())
+
+
+def served_as(net: Net) -> str:
+    """What edge and cloud must have the same of: a hash of the net, and of where it is cut."""
+    return net.digest if net.program.part is None else net.program.part.whole
 
 
 def checker(net: Net) -> Callable[[str, str], str | None]:
@@ -60,7 +94,7 @@ def checker(net: Net) -> Callable[[str, str], str | None]:
             parsed = policy_of(policy)
             if task not in TASKS:
                 raise OptionError(f"task is {task!r}; there are {', '.join(TASKS)}")
-            if parsed.anchor and len(net.input_shapes) != 1:
+            if parsed.anchor and not net.takes_frames:
                 raise OptionError("anchor needs a net with one image as input")
         except FluxError as error:
             return str(error)
@@ -93,12 +127,44 @@ def edge_of(
     eye = camera_of(net, policy, task, threads)
     if connect is None:
         return Edge(eye, device, None, start=here, **options)
-    if eye.task.name not in TASKS:
-        raise InputError(f"task {eye.task.name}: a server knows only {', '.join(TASKS)}")
-    words = {"policy": policy_words(policy), "task": eye.task.name, "camera": camera, "token": token}
-    link = Link(connect, program=net.digest, seed=seed, **words)
-    proxy = Proxy(link, device, Codecs(codec, crf), policy.residual, there)
+    link = _link(connect, net, policy, eye.task, camera=camera, token=token, seed=seed)
+    proxy = Proxy(link, device, PictureCoder(Codecs(codec, crf), policy.residual), there)
     return Edge(eye, device, proxy, start=here, **options)
+
+
+def cut_edge_of(
+    parts: Partition,
+    device: Device,
+    connect: Connect | None,
+    *,
+    policy: Policy,
+    token: str = "",
+    task: Task | str | None = None,
+    camera: str = "camera",
+    precision: str = "int8",
+    seed: int = 0,
+    threads: int = 1,
+    **options: Any,
+) -> CutEdge:
+    """A camera whose net is cut inside; its cloud serves the cloud's half. The edge holds both, and goes on alone."""
+    if parts.edge is None or parts.cloud is None:
+        raise OptionError("this partition has the whole net on one side; run that .flux itself")
+    late = parts.cloud_policy(policy)
+    rest = half_camera_of(parts.cloud, late, task, threads)
+    stream = parts.edge.stream(policy, backend="cpu", threads=threads)
+    assert isinstance(stream, CpuStream)
+    first = FirstHalf(stream, rest.size, parts.edge_macs_share)
+    if connect is None:
+        return CutEdge(first, Edge(rest, device, None, **options), device)
+    link = _link(connect, parts.cloud, late, rest.task, camera=camera, token=token, seed=seed)
+    proxy = Proxy(link, device, MapCoder(rest.maps, rest.size, precision))
+    return CutEdge(first, Edge(rest, device, proxy, **options), device)
+
+
+def _link(connect: Connect, net: Net, policy: Policy, task: Meaning, **words: Any) -> Link:
+    if task.name not in TASKS:
+        raise InputError(f"task {task.name}: a server knows only {', '.join(TASKS)}")
+    return Link(connect, program=served_as(net), policy=policy_words(policy), task=task.name, **words)
 
 
 class RemoteStream:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fluxcompile.identity import Identity, is_loopback
 from fluxcompile.net import Net
-from fluxcompile.remote import checker
+from fluxcompile.remote import checker, served_as
 from fluxcompile.runtime.channel import listen
 from fluxcompile.runtime.pool import Pool, ProcessPool, python_command
 from fluxcompile.runtime.serve import Limits, Server
@@ -46,7 +46,7 @@ async def serve(
     encrypted = not is_loopback(how.host)
     command = python_command("fluxcompile.serve_worker", str(path), str(how.threads))
     homes = pools or [ProcessPool(command) for _ in range(how.workers)]
-    server = Server(net.digest, homes, token=who.secret, check=checker(net), limits=how.limits)
+    server = Server(served_as(net), homes, token=who.secret, check=checker(net), limits=how.limits)
     listener, port = await listen(server.talk, how.host, how.port, who.context() if encrypted else None)
     pages = await _metrics_page(server, how.host, how.metrics_port) if how.metrics_port else None
     stop = asyncio.Event()

@@ -4,6 +4,7 @@ A stream's outputs lie where the frame lay on the net's input; two streams of th
 places. So results, and salience, are moved to where a frame in the middle of the input would have them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.miss import BLOCK as MISS_BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.salience import CELL, Salience
-from fluxcompile.runtime.transport import Image
+from fluxcompile.runtime.transport import Image, Receiver
 
 Array = npt.NDArray[Any]
 PER_BLOCK = (BLOCK // MISS_BLOCK) ** 2
@@ -34,6 +35,28 @@ class Meaning(Protocol):
     def result(self) -> Any: ...
     def decode(self, outputs: Sequence[Array], size: Pair, /) -> Any: ...
     def shift(self, result: Any, offset: Pair, /) -> Any: ...
+
+
+class Eye(Protocol):
+    """What edge and cloud ask of a camera: `Camera`, or the second half of one, to which maps are what is shown."""
+
+    @property
+    def stream(self) -> CpuStream: ...
+    @property
+    def size(self) -> Pair: ...
+    @property
+    def task(self) -> Meaning: ...
+    @property
+    def all_blocks(self) -> float: ...
+    @property
+    def cold(self) -> bool: ...
+    def blocks_of(self, shown: Any, /) -> float: ...
+    def receiver(self) -> Any: ...
+    def look(self, shown: Any, /) -> float: ...
+    def compute(self) -> "Computed": ...
+    def leave(self, salience: Salience | None = None) -> None: ...
+    def refresh(self, blocks: float) -> float: ...
+    def reset(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +83,14 @@ class Camera:
         """Those of a dense frame."""
         return float(np.prod([-(-n // MISS_BLOCK) for n in self.size])) / PER_BLOCK
 
+    def blocks_of(self, picture: Image) -> float:
+        """All of a picture."""
+        return math.prod(picture.shape[:2]) / BLOCK**2
+
+    def receiver(self) -> Receiver:
+        """Of a session at the cloud."""
+        return Receiver()
+
     @property
     def cold(self) -> bool:
         """Whether the next frame is dense, whatever it shows: there is nothing to reuse."""
@@ -67,12 +98,7 @@ class Camera:
 
     def look(self, picture: Image) -> float:
         """Take the picture in without computing it: the blocks that `compute` would."""
-        if (
-            picture.ndim != 3
-            or picture.shape[2] != 3
-            or any(n > m for n, m in zip(picture.shape, self.size, strict=False))
-        ):
-            raise InputError(f"a picture of {picture.shape}; this net takes (height, width, 3) up to {self.size}")
+        require_picture(picture, self.size)
         self._picture = (picture.shape[0], picture.shape[1])
         self._blocks = (
             self.stream.look(picture if self.stream.policy.anchor else centred(picture, self.size)) / PER_BLOCK
@@ -111,6 +137,12 @@ class Camera:
         offset = self.stream.offset
         y, x = ((n - m) // 2 - at for n, m, at in zip(self.size, self._picture, offset, strict=True))
         return y, x
+
+
+def require_picture(picture: Image, size: Pair) -> None:
+    """A picture that a net of that input takes."""
+    if picture.ndim != 3 or picture.shape[2] != 3 or any(n > m for n, m in zip(picture.shape, size, strict=False)):
+        raise InputError(f"a picture of {picture.shape}; this net takes (height, width, 3) up to {size}")
 
 
 def moved(salience: Salience, by: Pair) -> Salience:

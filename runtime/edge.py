@@ -7,19 +7,17 @@ cloud's caches stay fresh. Work is done by a `Device`, so that all this runs for
 """
 
 import asyncio
-import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fluxcompile.runtime.camera import Camera, Computed
+from fluxcompile.runtime.camera import Computed, Eye
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import BLOCK, Curve, Latency
+from fluxcompile.runtime.latency import Curve, Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
 from fluxcompile.runtime.salience import Salience
 from fluxcompile.runtime.schedule import Estimate, Scheduler
-from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.values import unpack
 from fluxcompile.runtime.worker import salience_of
 
@@ -69,13 +67,13 @@ class _Turn:
     """One picture's turn."""
 
     seq: int
-    picture: Image
+    picture: Any
     began_ms: float
     estimates: dict[str, float] = field(default_factory=dict)
 
 
 class Edge:
-    """One camera. Pictures are uint8 (height, width, 3) of one size, one after the other.
+    """One camera. Pictures, one after the other, are what it takes: uint8 (height, width, 3) of one size, for one.
 
     proxy: of the cloud, None for edge alone. places: those the scheduler may choose from. deadline_ms: an answer later
     than that is worth nothing. start: what is known of this device before its first frame.
@@ -83,7 +81,7 @@ class Edge:
 
     def __init__(
         self,
-        camera: Camera,
+        camera: Eye,
         device: Device,
         proxy: Proxy | None,
         *,
@@ -102,14 +100,14 @@ class Edge:
         self._others: set[asyncio.Future[Any]] = set()
         """What still runs of the last picture."""
 
-    async def __call__(self, picture: Image) -> Answer:
+    async def __call__(self, picture: Any) -> Answer:
         """The answer to the next picture."""
         turn = _Turn(self._seq + 1, picture, self.device.now_ms())
         self._seq = turn.seq
         self._saw_interval(turn.began_ms)
         there, changed = [], 0.0
         if self.proxy is not None and "cloud" in self.places and self.proxy.free:
-            changed = self.proxy.changed(picture)
+            changed = self.proxy.coder.changed(picture)
             there = [self.proxy.estimate(changed)]
         looked = not there or not self._clearly(there[0])
         if looked:
@@ -132,7 +130,7 @@ class Edge:
         if self.proxy is not None:
             await self.proxy.link.close()
 
-    async def _look(self, picture: Image) -> None:
+    async def _look(self, picture: Any) -> None:
         self._blocks, _ = await self.device.run(partial(self.camera.look, picture), Work("look"))
 
     def _here(self) -> Estimate:
@@ -260,7 +258,7 @@ class Edge:
             await own
         proxy = self.proxy
         if proxy is not None and "cloud" in self.places and proxy.free and not proxy.link.estimate.busy:
-            changed = proxy.changed(turn.picture)
+            changed = proxy.coder.changed(turn.picture)
             if answer.sent_bytes == 0 and changed > BEHIND * answer.picture_blocks and not proxy.crowded:
                 deadline_ms = self._interval_ms
                 asked = await proxy.ask(turn.seq, turn.picture, changed, wanted=False, deadline_ms=deadline_ms)
@@ -298,7 +296,7 @@ class Edge:
             latency_ms=self.device.now_ms() - turn.began_ms,
             estimates=turn.estimates,
             blocks=done.blocks,
-            picture_blocks=math.prod(turn.picture.shape[:2]) / BLOCK**2,
+            picture_blocks=self.camera.blocks_of(turn.picture),
             work_share=done.work_share,
             sent_bytes=sent_bytes,
         )

@@ -8,20 +8,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from fluxcompile.errors import ProtocolError
-from fluxcompile.runtime.blocks import block_residual
-from fluxcompile.runtime.codecs import Choice, Codecs
+from fluxcompile.runtime.codecs import Choice
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import BLOCK, Curve, Latency
+from fluxcompile.runtime.latency import Curve, Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.messages import Frame, Message, Received, Result, Skipped
 from fluxcompile.runtime.schedule import Estimate
-from fluxcompile.runtime.transport import Image, Packet, Sender
+from fluxcompile.runtime.sending import Coder
+from fluxcompile.runtime.transport import Packet
 
 log = logging.getLogger("fluxcompile")
 FADE = 0.8
@@ -49,21 +46,18 @@ class Asked:
 class Proxy:
     """One camera's cloud.
 
-    residual: of blocks of a picture against the one sent last, beyond which they changed. start: what is known of
-    cloud's device before its first answer.
+    coder: of what crosses. start: what is known of cloud's device before its first answer.
     """
 
-    def __init__(self, link: Link, device: Device, codecs: Codecs, residual: float, start: Curve | None = None) -> None:
-        self.link, self._device, self._codecs, self._residual = link, device, codecs, residual
+    def __init__(self, link: Link, device: Device, coder: Coder, start: Curve | None = None) -> None:
+        self.link, self._device, self.coder = link, device, coder
         self.latency = Latency(start)
         self._queue_ms, self._compute_ms, self._answered_ms = 0.0, 0.0, 0.0
         self._ratio, self._off_ms = 1.0, 0.0
         self._turn = asyncio.Lock()
-        self._sender: Sender | None = None
-        self._sent: npt.NDArray[np.float32] | None = None
         self._open: dict[int, Asked] = {}
         self._digests: dict[int, bytes] = {}
-        link.on_message, link.on_state, link.digest = self._heard, self._link_changed, lambda: self.digest
+        link.on_message, link.on_state, link.digest = self._heard, self._link_changed, lambda: coder.digest
 
     @property
     def free(self) -> bool:
@@ -75,24 +69,6 @@ class Proxy:
         """Whether frames wait there longer than they take."""
         return self._waits_ms() > CROWDED * self._compute_ms
 
-    @property
-    def digest(self) -> bytes:
-        """Of what cloud sees."""
-        return b"" if self._sender is None else self._sender.digest
-
-    @property
-    def view(self) -> Image | None:
-        """What cloud sees; None before the first picture."""
-        return None if self._sender is None else self._sender.view
-
-    def changed(self, picture: Image) -> float:
-        """Blocks of 16 x 16 pixels that differ from the picture that was sent last; all of them where none was."""
-        sender = self._sender
-        if self._sent is None or self._sent.shape != picture.shape or sender is None or sender.view is None:
-            return float(np.prod([-(-n // BLOCK) for n in picture.shape[:2]]))
-        residual = block_residual(picture, False, self._sent, BLOCK)
-        return float(np.count_nonzero(residual > self._residual))
-
     def estimate(self, changed: float) -> Estimate:
         """When its answer to a picture with so many changed blocks should be here."""
         choice = self._choice(changed)
@@ -101,35 +77,22 @@ class Proxy:
         total_ms = choice.encode_ms + delivery_ms + self._waits_ms() + compute_ms
         return Estimate("cloud", total_ms, max(self.link.estimate.spread_ms, self._off_ms))
 
-    async def ask(self, seq: int, picture: Image, changed: float, *, wanted: bool, deadline_ms: float) -> Asked:
-        """Send the picture. wanted: an answer is waited for; else it only keeps cloud's caches fresh."""
+    async def ask(self, seq: int, shown: Any, changed: float, *, wanted: bool, deadline_ms: float) -> Asked:
+        """Send what a camera shows. wanted: an answer is waited for; else it only keeps cloud's caches fresh."""
         began_ms, expected_ms = self._device.now_ms(), self.estimate(changed).ms
         answer: asyncio.Future[Result | None] = asyncio.get_running_loop().create_future()
         async with self._turn:  # packets leave in the order in which they were coded
-            packet = await self._packet(picture, changed)
+            packet = await self.coder.packet(shown, self._choice(changed), changed, self._coded)
             asked = Asked(seq, changed, len(packet.data), began_ms, expected_ms, answer)
-            assert self._sender is not None
-            self._open[seq], self._digests[seq] = asked, self._sender.digest
-            self._sent = picture.astype(np.float32)
+            self._open[seq], self._digests[seq] = asked, self.coder.digest
             try:
                 self.link.send(Frame(seq, wanted, deadline_ms, packet))
             except ProtocolError:  # the link closed while the packet was made
-                self._sender.restart()
+                self.coder.restart()
                 self._settle(seq, None)
         if not wanted:
             self._settle(seq, None)
         return asked
-
-    async def _packet(self, picture: Image, changed: float) -> Packet:
-        size = picture.shape[0], picture.shape[1]
-        if self._sender is None or self._sender.size != size:
-            for name in self._codecs.untried:
-                self._codecs.tried(*await self._coded(partial(self._codecs.trial, picture, name), name))
-            self._sender = self._codecs.sender(size)
-        sender, codec = self._sender, self._choice(changed).codec
-        packet, took_ms = await self._coded(partial(sender.send, picture, codec), codec)
-        self._codecs.saw(packet, changed, took_ms)
-        return packet
 
     async def _coded(self, coding: Callable[[], Packet], codec: str) -> tuple[Packet, float]:
         return await self._device.run(coding, Work(codec), lane="codec")
@@ -143,7 +106,7 @@ class Proxy:
         return float(self._queue_ms * 0.5 ** ((self._device.now_ms() - self._answered_ms) / HALVED_MS))
 
     def _choice(self, changed: float) -> Choice:
-        return self._codecs.best(changed, self.link.estimate, self._device.now_ms())
+        return self.coder.choice(changed, self.link.estimate, self._device.now_ms())
 
     def _heard(self, message: Message) -> None:
         match message:
@@ -178,8 +141,7 @@ class Proxy:
 
     def _begin_anew(self, why: str) -> None:
         log.info("%s; the next picture is sent whole", why)
-        if self._sender is not None:
-            self._sender.restart()
+        self.coder.restart()
         self._digests.clear()
 
     def _settle(self, seq: int, result: Result | None) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import FluxError, TransportError
-from fluxcompile.runtime.camera import Camera
+from fluxcompile.runtime.camera import Eye
 from fluxcompile.runtime.messages import Frame, Received, Result, Skipped
 from fluxcompile.runtime.salience import Salience
-from fluxcompile.runtime.transport import Receiver
 from fluxcompile.runtime.values import pack, unpack
 
 log = logging.getLogger("fluxcompile")
@@ -46,9 +45,9 @@ class Step:
 class _Session:
     """One stream: what the camera's view is, and what of it is still to be computed."""
 
-    def __init__(self, camera: Camera) -> None:
+    def __init__(self, camera: Eye) -> None:
         self.camera = camera
-        self.receiver = Receiver()
+        self.receiver = camera.receiver()
         self.seq = -1
         self.wanted: _Job | None = None
         self.extra: _Job | None = None
@@ -57,7 +56,7 @@ class _Session:
 class Worker:
     """Streams that share a processor. open_camera: makes the camera of a policy and a task, by their words."""
 
-    def __init__(self, open_camera: Callable[[str, str], Camera]) -> None:
+    def __init__(self, open_camera: Callable[[str, str], Eye]) -> None:
         self._open_camera = open_camera
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
@@ -76,7 +75,7 @@ class Worker:
 
     def digest(self, session: str) -> bytes:
         """Of the stream's view; empty where there is none."""
-        return self._sessions[session].receiver.digest if session in self._sessions else b""
+        return bytes(self._sessions[session].receiver.digest) if session in self._sessions else b""
 
     def take(self, session: str, frame: Frame, now_ms: float) -> list[Answer]:
         """A frame has come: what to say at once."""

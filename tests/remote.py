@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.net import Net
-from fluxcompile.remote import checker, edge_of, worker_of
+from fluxcompile.remote import checker, edge_of, served_as, worker_of
 from fluxcompile.runtime.channel import Channel
 from fluxcompile.runtime.device import Work
 from fluxcompile.runtime.edge import Edge
@@ -113,7 +113,7 @@ class World:
 
 def served(net: Net, device: Modelled, worker: Worker | None = None, token: str = "secret", **limits: Any) -> Server:
     pools = [LocalPool(worker or worker_of(net), device)]
-    return Server(net.digest, pools, token=token, check=checker(net), limits=Limits(**limits))
+    return Server(served_as(net), pools, token=token, check=checker(net), limits=Limits(**limits))
 
 
 def world(cloud_ms: float = 4.0, **limits: Any) -> World:

@@ -288,7 +288,8 @@ def test_the_live_page(tmp_path: Path) -> None:
     assert found["errors"] == []
 
 
-def test_the_commands(program: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_the_commands(program: Path, tmp_path: Path, cut: bool) -> None:
     """`serve` and `edge` as one would type them; a full disk costs the log and nothing else."""
     from fluxcompile.runtime.video import Writer
 
@@ -298,10 +299,15 @@ def test_the_commands(program: Path, tmp_path: Path) -> None:
         writer.write(picture)
     writer.close()
 
+    served, shown = program, program
+    if cut:
+        shown = tmp_path / "parts"
+        (_, served) = small_net().partition("one").save(shown)
+
     async def main(machine: ThisMachine) -> tuple[dict[str, Any], dict[str, Any], int]:
         folder = str(tmp_path / "identity")
         command = [sys.executable, "-m", "fluxcompile.cli"]
-        serve = [*command, "serve", str(program), "--port", "0", "--identity", folder, "--json"]
+        serve = [*command, "serve", str(served), "--port", "0", "--identity", folder, "--json"]
         server = await asyncio.create_subprocess_exec(*serve, stdout=asyncio.subprocess.PIPE)
         assert server.stdout is not None
         ready = json.loads(await server.stdout.readline())
@@ -309,7 +315,7 @@ def test_the_commands(program: Path, tmp_path: Path) -> None:
         for log in (str(tmp_path / "log.jsonl"), "/dev/full"):
             options = ["--server", f"127.0.0.1:{ready['port']}", "--places", "cloud", "--log", log, "--json"]
             edge = await asyncio.create_subprocess_exec(
-                *command, "edge", str(program), "--camera", str(clip), *options,
+                *command, "edge", str(shown), "--camera", str(clip), *options,
                 env={**os.environ, "FLUX_TOKEN": ready["token"]}, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             out, _ = await edge.communicate()

@@ -14,7 +14,7 @@ import numpy as np
 
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
-from fluxcompile.remote import checker, edge_of, worker_of
+from fluxcompile.remote import checker, edge_of, served_as, worker_of
 from fluxcompile.runtime.baselines import Baseline, Outcome
 from fluxcompile.runtime.channel import Channel
 from fluxcompile.runtime.pool import LocalPool
@@ -89,7 +89,7 @@ async def _ours(
 ) -> Run:
     run, loop = Run(), asyncio.get_running_loop()
     cloud = Modelled(costs(setting.cloud, setting.beside_cloud))
-    server = Server(net.digest, [LocalPool(worker_of(net), cloud)], token=TOKEN, check=checker(net), limits=ALL)
+    server = Server(served_as(net), [LocalPool(worker_of(net), cloud)], token=TOKEN, check=checker(net), limits=ALL)
     talks: list[asyncio.Future[None]] = []
 
     async def camera(index: int, clip: Footage) -> list[Any]:

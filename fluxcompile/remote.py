@@ -18,6 +18,7 @@ from fluxcompile.runtime.cut_edge import CutEdge, FirstHalf
 from fluxcompile.runtime.device import Device, ThisMachine
 from fluxcompile.runtime.edge import Answer, Edge
 from fluxcompile.runtime.half import HalfCamera, MapCoder
+from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
@@ -123,13 +124,13 @@ def edge_of(
 
     profiles: of this device and of cloud's, where they were measured; else the first frames find out.
     """
-    here, there = (None if profile is None else profile.curve for profile in profiles)
+    here, there = (None if profile is None else Latency(profile.curve, profile.dense_ms) for profile in profiles)
     eye = camera_of(net, policy, task, threads)
     if connect is None:
-        return Edge(eye, device, None, start=here, **options)
+        return Edge(eye, device, None, latency=here, **options)
     link = _link(connect, net, policy, eye.task, camera=camera, token=token, seed=seed)
     proxy = Proxy(link, device, PictureCoder(Codecs(codec, crf), policy.residual), there)
-    return Edge(eye, device, proxy, start=here, **options)
+    return Edge(eye, device, proxy, latency=here, **options)
 
 
 def cut_edge_of(

@@ -50,6 +50,7 @@ class Eye(Protocol):
     def all_blocks(self) -> float: ...
     @property
     def cold(self) -> bool: ...
+    def require(self, shown: Any, /) -> None: ...
     def blocks_of(self, shown: Any, /) -> float: ...
     def receiver(self) -> Any: ...
     def look(self, shown: Any, /) -> float: ...
@@ -83,6 +84,10 @@ class Camera:
         """Those of a dense frame."""
         return float(np.prod([-(-n // MISS_BLOCK) for n in self.size])) / PER_BLOCK
 
+    def require(self, picture: Image) -> None:
+        """InputError for what the net does not take."""
+        require_picture(picture, self.size)
+
     def blocks_of(self, picture: Image) -> float:
         """All of a picture."""
         return math.prod(picture.shape[:2]) / BLOCK**2
@@ -98,7 +103,7 @@ class Camera:
 
     def look(self, picture: Image) -> float:
         """Take the picture in without computing it: the blocks that `compute` would."""
-        require_picture(picture, self.size)
+        self.require(picture)
         self._picture = (picture.shape[0], picture.shape[1])
         self._blocks = (
             self.stream.look(picture if self.stream.policy.anchor else centred(picture, self.size)) / PER_BLOCK

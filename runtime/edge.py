@@ -7,13 +7,14 @@ cloud's caches stay fresh. Work is done by a `Device`, so that all this runs for
 """
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from fluxcompile.runtime.camera import Computed, Eye
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import Curve, Latency
+from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.messages import Result
 from fluxcompile.runtime.proxy import Asked, Proxy
 from fluxcompile.runtime.salience import Salience
@@ -21,8 +22,8 @@ from fluxcompile.runtime.schedule import Estimate, Scheduler
 from fluxcompile.runtime.values import unpack
 from fluxcompile.runtime.worker import salience_of
 
-FADE = 0.8
-"""Weight of the interval between pictures so far against one."""
+RECENT = 8
+"""Pictures of which the shortest interval tells how soon the next may come."""
 SLICE_MS = 5.0
 """Idle time is used in slices of about so long: a picture that comes waits no longer."""
 FIRST_PATIENCE_MS = 2000.0
@@ -30,7 +31,9 @@ FIRST_PATIENCE_MS = 2000.0
 CLEARLY = 1.25
 """Times that edge must take longer for a picture to be sent before edge has looked at it: what missed there is told by
 the picture before."""
-HOME = 0.9
+WARMING = 0.1
+"""Share of its time that edge spends at most on caches that a scene cut emptied while cloud answers."""
+HOME = 0.95
 """Share of the deadline that a picture may take at the edge to be kept there while others wait for cloud."""
 BEHIND = 0.05
 """Share of its blocks by which cloud's view may differ from the picture before an idle link brings it up to date."""
@@ -76,7 +79,7 @@ class Edge:
     """One camera. Pictures, one after the other, are what it takes: uint8 (height, width, 3) of one size, for one.
 
     proxy: of the cloud, None for edge alone. places: those the scheduler may choose from. deadline_ms: an answer later
-    than that is worth nothing. start: what is known of this device before its first frame.
+    than that is worth nothing. latency: what is known of this device before its first frame.
     """
 
     def __init__(
@@ -87,21 +90,23 @@ class Edge:
         *,
         places: tuple[str, ...] = ("edge", "cloud"),
         deadline_ms: float | None = None,
-        start: Curve | None = None,
+        latency: Latency | None = None,
     ) -> None:
         self.camera, self.device, self.proxy = camera, device, proxy
         self.places, self.deadline_ms = places, deadline_ms
-        self.scheduler, self.latency = Scheduler(), Latency(start)
+        self.scheduler, self.latency = Scheduler(), latency or Latency()
         self.background_bytes = 0
         self._seq, self._blocks = -1, camera.all_blocks
-        self._last_ms, self._interval_ms = 0.0, 0.0
-        self._busy_until_ms = 0.0
+        self._last_ms = 0.0
+        self._intervals_ms: deque[float] = deque(maxlen=RECENT)
+        self._busy_until_ms, self._warm_again_ms = 0.0, 0.0
         self._hint: Salience | None = None
         self._others: set[asyncio.Future[Any]] = set()
         """What still runs of the last picture."""
 
     async def __call__(self, picture: Any) -> Answer:
         """The answer to the next picture."""
+        self.camera.require(picture)
         turn = _Turn(self._seq + 1, picture, self.device.now_ms())
         self._seq = turn.seq
         self._saw_interval(turn.began_ms)
@@ -171,8 +176,9 @@ class Edge:
         while not asked.answer.done() and (left_ms := until_ms - self.device.now_ms()) > 0:
             either: set[asyncio.Future[Any]] = {asked.answer} if own.done() else {asked.answer, own}
             await asyncio.wait(either, timeout=left_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
-            if own.done():
-                own.result()
+            if own.done() and (done := own.result()) is not None and not asked.answer.done():
+                self.proxy.forget(asked)
+                return self._told(turn, done, sent_bytes=asked.num_bytes), own
         result = asked.answer.result() if asked.answer.done() else None
         if result is not None:
             return self._told_by_cloud(turn, asked, result), own
@@ -185,22 +191,32 @@ class Edge:
         answer: "asyncio.Future[Result | None]",
         expected_ms: float,
         looked: bool,
-    ) -> None:
-        """Edge's own work while cloud has the picture: look at it, and repair caches until its answer is expected."""
+    ) -> Computed | None:
+        """Edge's own work while cloud has the picture: look at it, and repair caches until its answer is expected.
+
+        Caches in which there is nothing yet are made of the picture, which may then be answered by that.
+        """
         await _all(rest)
-        if not looked and "edge" in self.places and self._seq == turn.seq:
-            await self._look(turn.picture)
+        if "edge" in self.places and self._seq == turn.seq:
+            if not looked:
+                await self._look(turn.picture)
+            if self.camera.cold and self.device.now_ms() >= self._warm_again_ms:
+                began_ms = self.device.now_ms()
+                done = await self._computed()
+                self._warm_again_ms = began_ms + (self.device.now_ms() - began_ms) / WARMING
+                return done
         await self._leave()
         while self._seq == turn.seq and not answer.done():
             blocks = self._slice(expected_ms - self.device.now_ms())
             if blocks < 1 or not await self._repair(blocks):
-                return
+                break
+        return None
 
     async def _in_its_stead(
-        self, turn: _Turn, asked: Asked, own: "asyncio.Future[None]"
+        self, turn: _Turn, asked: Asked, own: "asyncio.Future[Computed | None]"
     ) -> tuple[Answer, "asyncio.Future[Any]"]:
         """Compute the picture here; should cloud answer before that is done, its answer counts."""
-        ours = asyncio.ensure_future(self._looked_and_computed(turn, own))
+        ours = asyncio.ensure_future(self._computed_after(own, turn))
         pending: set[asyncio.Future[Any]] = {ours} if asked.answer.done() else {ours, asked.answer}
         await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         result = asked.answer.result() if asked.answer.done() else None
@@ -226,13 +242,14 @@ class Edge:
             self.camera.compute, lambda found: Work("compute", found.blocks, found.dense)
         )
         self._busy_until_ms = self.device.now_ms()
-        self.latency.saw(done.blocks, took_ms)
+        self.latency.saw(done.blocks, took_ms, done.dense)
         return done
 
-    async def _looked_and_computed(self, turn: _Turn, own: "asyncio.Future[None] | None") -> Computed:
-        """After what edge did on the picture before."""
-        if own is not None:
-            await own
+    async def _computed_after(self, own: "asyncio.Future[Computed | None]", turn: _Turn) -> Computed:
+        """What edge does on the picture already may be just that."""
+        done = await own
+        if done is not None:
+            return done
         await self._look(turn.picture)
         return await self._computed()
 
@@ -265,8 +282,6 @@ class Edge:
                 self.background_bytes += asked.num_bytes
         if answer.place == "cloud":
             await self._leave()
-            if self.camera.cold and "edge" in self.places and self._seq == turn.seq:
-                await self._looked_and_computed(turn, None)  # or edge's first answer would be a dense one
         while self._seq == turn.seq:
             left_ms = self._last_ms + self._interval_ms - self.device.now_ms()
             blocks = self._slice(left_ms)
@@ -279,11 +294,14 @@ class Edge:
         return rest
 
     def _saw_interval(self, now_ms: float) -> None:
-        if self._seq == 1:
-            self._interval_ms = now_ms - self._last_ms
-        elif self._seq > 1:
-            self._interval_ms = FADE * self._interval_ms + (1 - FADE) * (now_ms - self._last_ms)
+        if self._seq:
+            self._intervals_ms.append(now_ms - self._last_ms)
         self._last_ms = now_ms
+
+    @property
+    def _interval_ms(self) -> float:
+        """How soon the next picture may come."""
+        return min(self._intervals_ms, default=0.0)
 
     def _told(
         self, turn: _Turn, done: Computed, *, place: str = "edge", fallback: bool = False, sent_bytes: int = 0

@@ -76,6 +76,9 @@ class HalfCamera:
         """Those of a dense frame."""
         return self.size[0] * self.size[1] / BLOCK**2
 
+    def require(self, crossing: Crossing) -> None:
+        """Maps are of the first half's making."""
+
     def blocks_of(self, crossing: Crossing) -> float:
         """All of a frame."""
         del crossing

@@ -65,21 +65,27 @@ def fit(blocks: Sequence[float], took_ms: Sequence[float]) -> Fit:
 
 
 class Latency:
-    """The curve of a stream as it runs, old frames fading; `start`, a profile's, until enough were seen."""
+    """The curve of a stream as it runs, old frames fading, and what a dense frame takes: no frame should take longer.
 
-    def __init__(self, start: Curve | None = None) -> None:
-        self._start = start
+    start, dense_ms: a profile's, until enough was seen.
+    """
+
+    def __init__(self, start: Curve | None = None, dense_ms: float | None = None) -> None:
+        self._start, self._dense_ms = start, dense_ms
         self._sums = np.zeros((3, 4))
         self._seen = 0
 
-    def saw(self, blocks: float, took_ms: float) -> None:
+    def saw(self, blocks: float, took_ms: float, dense: bool = False) -> None:
+        if dense:
+            self._dense_ms = took_ms if self._dense_ms is None else (self._dense_ms + took_ms) / 2
+            return
         self._sums = FADE * self._sums + _terms(np.array([blocks], np.float64), np.array([took_ms]))[0]
         self._seen += 1
 
     @property
     def known(self) -> bool:
         """Whether anything is known."""
-        return self.curve is not None
+        return self.curve is not None or self._dense_ms is not None
 
     @property
     def curve(self) -> Curve | None:
@@ -89,9 +95,11 @@ class Latency:
         return self._start
 
     def predict_ms(self, blocks: float) -> float | None:
-        """T(n); None before anything is known."""
-        curve = self.curve
-        return None if curve is None else curve.ms(blocks)
+        """T(n), a dense frame's time at most; None before anything is known."""
+        curve, dense_ms = self.curve, self._dense_ms
+        if curve is None:
+            return dense_ms
+        return curve.ms(blocks) if dense_ms is None else min(curve.ms(blocks), dense_ms)
 
     def most(self, budget_ms: float) -> int | None:
         """The blocks that fit into the time; None where that is not known well, or all do."""

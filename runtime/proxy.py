@@ -13,7 +13,7 @@ from typing import Any
 from fluxcompile.errors import ProtocolError
 from fluxcompile.runtime.codecs import Choice
 from fluxcompile.runtime.device import Device, Work
-from fluxcompile.runtime.latency import Curve, Latency
+from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.messages import Frame, Message, Received, Result, Skipped
 from fluxcompile.runtime.schedule import Estimate
@@ -46,12 +46,12 @@ class Asked:
 class Proxy:
     """One camera's cloud.
 
-    coder: of what crosses. start: what is known of cloud's device before its first answer.
+    coder: of what crosses. latency: what is known of cloud's device before its first answer.
     """
 
-    def __init__(self, link: Link, device: Device, coder: Coder, start: Curve | None = None) -> None:
+    def __init__(self, link: Link, device: Device, coder: Coder, latency: Latency | None = None) -> None:
         self.link, self._device, self.coder = link, device, coder
-        self.latency = Latency(start)
+        self.latency = latency or Latency()
         self._queue_ms, self._compute_ms, self._answered_ms = 0.0, 0.0, 0.0
         self._ratio, self._off_ms = 1.0, 0.0
         self._turn = asyncio.Lock()
@@ -115,9 +115,11 @@ class Proxy:
                     self._begin_anew(f"frame {seq}: cloud sees another picture than the one that was sent")
             case Result(seq) if seq in self._open:
                 asked = self._open[seq]
-                self.latency.saw(message.blocks, message.compute_ms)
-                self._queue_ms = FADE * self._waits_ms() + (1 - FADE) * message.queue_ms
-                self._compute_ms = FADE * self._compute_ms + (1 - FADE) * message.compute_ms
+                self.latency.saw(message.blocks, message.compute_ms, message.dense)
+                self._queue_ms = (self._waits_ms() + message.queue_ms) / 2
+                self._compute_ms = (
+                    (self._compute_ms + message.compute_ms) / 2 if self._answered_ms else message.compute_ms
+                )
                 self._answered_ms = self._device.now_ms()
                 if asked.changed:
                     ratio = min(message.blocks / asked.changed, MOST_OFF)

@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from fluxcompile.cli_shared import JsonOption, console, end, need_plots, opened_net, print_json, words
+from fluxcompile.cli_shared import JsonOption, console, end, need_plots, opened_net, print_json, tell_notes, words
 from fluxcompile.errors import OptionError
 from fluxcompile.options import parse_policy
 
@@ -49,6 +49,7 @@ def run_testbed(
     deadline_ms: Annotated[float, typer.Option(min=1, help="An answer later than that is worth nothing.")] = 100.0,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264, ours and the baseline's.")] = None,
     policy: Annotated[str, typer.Option(help="Of ours.")] = "video",
+    rounds: Annotated[int, typer.Option(min=1, help="Of --profile local: plays, of which the quietest counts.")] = 3,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for JSON, Markdown and plots.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,7 +71,7 @@ def run_testbed(
         raise OptionError(f"--systems: there is no {', '.join(sorted(unknown))}; there are {' / '.join(SYSTEMS)}")
     paths, subjects = _clip_files(clips), [_subject(text, policy) for text in model or [SMALL]]
     if profile == "local":
-        _tell_local(subjects, paths, links, frames, rtt_ms, output, as_json)
+        _tell_local(subjects, paths, links, (frames, rtt_ms, rounds), output, as_json)
         return
     if profile != "paper":
         raise OptionError(f"--profile is {profile!r}; use paper or local")
@@ -131,21 +132,23 @@ def _tell_local(
     subjects: list[Any],
     paths: list[Path],
     links: list[Any],
-    frames: int,
-    rtt_ms: float,
+    how: tuple[int, float, int],
     output: Path | None,
     as_json: bool,
 ) -> None:
     from fluxcompile.testbed.clips import footage
-    from fluxcompile.testbed.local import measure
+    from fluxcompile.testbed.local import cores, measure
 
+    frames, rtt_ms, rounds = how
+    if not cores()[0]:
+        tell_notes(["edge and cloud share this machine's cores, which the simulator does not know of"])
     rows = []
     for subject in subjects:
         margin = subject.net.margin if subject.policy.anchor else (0, 0)
         for path in paths:
             clip = footage(path, subject.net, subject.task, 2 * frames, margin=margin, crop=subject.crop)
             for link in links:
-                found = measure(subject.net, subject.task, subject.policy, clip, link, rtt_ms)
+                found = measure(subject.net, subject.task, subject.policy, clip, link, rtt_ms, rounds)
                 rows += [
                     {"model": subject.name, "clip": path.stem, "mbps": round(link.mean_mbps), **row} for row in found
                 ]

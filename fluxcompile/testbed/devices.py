@@ -29,11 +29,15 @@ class Beside:
 
 
 class Modelled:
-    """One thing at a time in each lane. cost_ms: of a piece of work. `busy_ms` adds up what it did."""
+    """One thing at a time in each lane. cost_ms: of a piece of work. `busy_ms` adds up what it did.
 
-    def __init__(self, cost_ms: Callable[[Work], float]) -> None:
+    lanes: how many there really are: 1 for a single core.
+    """
+
+    def __init__(self, cost_ms: Callable[[Work], float], lanes: int = len(LANES)) -> None:
         self._cost_ms = cost_ms
-        self._turns = {lane: asyncio.Lock() for lane in LANES}
+        turns = [asyncio.Lock() for _ in range(lanes)]
+        self._turns = {lane: turns[index % lanes] for index, lane in enumerate(LANES)}
         self.busy_ms = 0.0
 
     def now_ms(self) -> float:

@@ -1,8 +1,14 @@
-"""This machine as its own testbed: edge and cloud as processes, a shaped link between them, and what was predicted."""
+"""This machine as its own testbed: edge and cloud as processes, a shaped link between them, and what was predicted.
+
+Where there are cores enough, edge has one of its own and cloud the others, so that neither is in the other's way: two
+machines, as the simulator has them. What edge does at once, net and codec, then shares its one core there as here.
+"""
 
 import asyncio
+import contextlib
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
@@ -10,19 +16,17 @@ from typing import Any, TypeVar
 
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
-from fluxcompile.remote import checker, edge_of
-from fluxcompile.runtime.channel import listen, tcp
+from fluxcompile.remote import edge_of
+from fluxcompile.runtime.channel import tcp
 from fluxcompile.runtime.device import ThisMachine, Work
 from fluxcompile.runtime.edge import Answer
 from fluxcompile.runtime.latency import BLOCK, fit
-from fluxcompile.runtime.pool import ProcessPool, python_command
 from fluxcompile.runtime.profile import Profile
-from fluxcompile.runtime.serve import Server
 from fluxcompile.tasks import Task
 from fluxcompile.testbed.clips import Footage
 from fluxcompile.testbed.devices import Beside
-from fluxcompile.testbed.network import Shape, Trace
-from fluxcompile.testbed.shaper import Shaper
+from fluxcompile.testbed.local_cloud import beside
+from fluxcompile.testbed.network import Trace
 from fluxcompile.testbed.world import TOKEN, Setting, play_ours
 
 T = TypeVar("T")
@@ -52,35 +56,55 @@ async def play_for_real(
     net: Net, program: Path, task: Task, policy: Policy, clip: Footage, trace: Trace, rtt_ms: float, machine: Watched,
     **options: Any,
 ) -> list[Answer]:  # fmt: skip
-    """Edge here, a server in a process of its own, a shaped link between them."""
-    pool = ProcessPool(python_command("fluxcompile.serve_worker", str(program), "1"))
-    server = Server(net.digest, [pool], token=TOKEN, check=checker(net))
-    listener, port = await listen(server.talk)
-    shaper = Shaper(port, *(2 * [lambda: Shape(trace, rtt_ms)]))
-    edge = edge_of(
-        net, machine, tcp("127.0.0.1", await shaper.start()), policy=policy, token=TOKEN, task=task, **options
-    )
-    assert edge.proxy is not None
-    await asyncio.wait_for(edge.proxy.link.opened.wait(), 30.0)
-    loop, answers = asyncio.get_running_loop(), list[Answer]()
-    began = loop.time()
-    try:
-        for number, picture in enumerate(clip.pictures):
-            await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
-            answers.append(await edge(picture))
-    finally:
-        await edge.close()
-        await shaper.stop()
-        listener.close()
-        await server.drain()
+    """Edge here, a server behind a shaped link in a process of its own."""
+    mine, others = cores()
+    async with beside(program, TOKEN, trace, rtt_ms, others) as port:
+        edge = edge_of(net, machine, tcp("127.0.0.1", port), policy=policy, token=TOKEN, task=task, **options)
+        assert edge.proxy is not None
+        await asyncio.wait_for(edge.proxy.link.opened.wait(), 30.0)
+        loop, answers = asyncio.get_running_loop(), list[Answer]()
+        with pinned(mine):
+            began = loop.time()
+            try:
+                for number, picture in enumerate(clip.pictures):
+                    await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
+                    answers.append(await edge(picture))
+            finally:
+                await edge.close()
     return answers
 
 
-def measure(net: Net, task: Task, policy: Policy, clip: Footage, trace: Trace, rtt_ms: float) -> list[dict[str, Any]]:
+def cores() -> tuple[list[int], list[int]]:
+    """Edge's core and cloud's; none to either where there is but one, or where nobody can be tied to one."""
+    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return (free[:1], free[1:]) if len(free) > 1 else ([], [])
+
+
+@contextlib.contextmanager
+def pinned(to: Sequence[int]) -> Iterator[None]:
+    """This process with all of its threads on these cores; where there are none, anywhere."""
+    if not to:
+        yield
+        return
+    before = {int(thread): os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")}
+    for thread in before:
+        os.sched_setaffinity(thread, to)
+    try:
+        yield
+    finally:
+        for thread, allowed in before.items():
+            with contextlib.suppress(ProcessLookupError):  # one that has ended
+                os.sched_setaffinity(thread, allowed)
+
+
+def measure(
+    net: Net, task: Task, policy: Policy, clip: Footage, trace: Trace, rtt_ms: float, rounds: int = 1
+) -> list[dict[str, Any]]:
     """A row for each choice of places: mean latency as it was, and as the simulator said before.
 
-    The first half of the clip is played over an open link, edge alone and cloud alone: that is all the simulator knows
-    of this machine. The second half is predicted, then played over the shaped link.
+    Of several rounds the quietest counts, since whatever else the machine does makes it slower. The first half of the
+    clip is played over an open link, edge alone and cloud alone: that is all the simulator knows of this machine. The
+    second half is predicted, then played over the shaped link.
     """
     half = len(clip.pictures) // 2
     first, second = (replace(clip, pictures=part, _dense={}) for part in (clip.pictures[:half], clip.pictures[half:]))
@@ -96,14 +120,16 @@ def measure(net: Net, task: Task, policy: Policy, clip: Footage, trace: Trace, r
             finally:
                 machine.close()
 
-        alone, machine = really(first, OPEN_LINK, 0.0, ("edge",))
-        through, remote = really(first, OPEN_LINK, 0.0, ("cloud",))
-        known = _fitted(net, task, policy, first, (alone, machine), (through, remote))
+        def quietest(*what: Any) -> Played:
+            return min((really(*what) for _ in range(rounds)), key=lambda played: mean(_steady(played[0])))
+
+        alone, through = (quietest(first, OPEN_LINK, 0.0, (place,)) for place in ("edge", "cloud"))
+        known = _fitted(net, task, policy, first, alone, through)
         rows = []
         for places in (("edge",), ("cloud",), ("edge", "cloud")):
             setting = replace(known, trace=trace, rtt_ms=rtt_ms + known.rtt_ms)
             told = play_ours(net, task, policy, [second], setting, places=places)
-            answers, _ = really(second, trace, rtt_ms, places)
+            answers, _ = quietest(second, trace, rtt_ms, places)
             measured, predicted = mean(_steady(answers)), mean(told.latency_ms[SKIPPED:])
             rows.append(
                 {
@@ -138,7 +164,8 @@ def _fitted(net: Net, task: Task, policy: Policy, clip: Footage, edge: Played, c
     )
     took = {kind: mean(ms[1:] or ms) for kind, ms in {**cloud[1].took_ms, **edge[1].took_ms}.items()}
     beside = replace(Beside(), **{kind: took[kind] for kind in ("look", "h264", "jpeg", "raw") if kind in took})
-    setting = Setting(profile, profile, OPEN_LINK, 0.0, beside, replace(beside, decode=0.5))
+    lanes = 1 if cores()[0] else 2
+    setting = Setting(profile, profile, OPEN_LINK, 0.0, beside, replace(beside, decode=0.5), edge_lanes=lanes)
     here = play_ours(net, task, policy, [clip], setting, places=("edge",))
     more_ms = max(0.0, median(_steady(edge[0])) - median(here.latency_ms[SKIPPED:]))
     setting = replace(setting, beside_edge=replace(beside, look=beside.look + more_ms))

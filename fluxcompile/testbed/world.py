@@ -17,6 +17,7 @@ from fluxcompile.options import Policy
 from fluxcompile.remote import checker, edge_of, served_as, worker_of
 from fluxcompile.runtime.baselines import Baseline, Outcome
 from fluxcompile.runtime.channel import Channel
+from fluxcompile.runtime.device import LANES
 from fluxcompile.runtime.pool import LocalPool
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.rate import LinkEstimate
@@ -47,6 +48,7 @@ class Setting:
     beside_cloud: Beside = CLOUD
     start_s: float = 0.0
     offset_s: float = 37.0
+    edge_lanes: int = len(LANES)
 
 
 @dataclass
@@ -100,7 +102,7 @@ async def _ours(
             talks.append(asyncio.ensure_future(server.talk(theirs)))
             return ours
 
-        device = Modelled(costs(setting.edge, setting.beside_edge))
+        device = Modelled(costs(setting.edge, setting.beside_edge), setting.edge_lanes)
         edge = edge_of(
             net, device, connect, policy=policy, token=TOKEN, task=task, camera=str(index), seed=index,
             profiles=(setting.edge, setting.cloud), **options,

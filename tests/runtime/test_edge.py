@@ -12,6 +12,7 @@ from fluxcompile.errors import InputError
 from fluxcompile.remote import camera_of, policy_words
 from fluxcompile.runtime.edge import Answer, Edge
 from fluxcompile.runtime.messages import VERSION, Frame, Hello, Received, encode
+from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.protocol import EdgeEnd
 from fluxcompile.runtime.transport import Sender
 from fluxcompile.testbed.clock import run_virtually
@@ -125,6 +126,43 @@ def test_caches_are_repaired_while_cloud_works() -> None:
     assert edge_only > 0
     edge_places = run(main(True))
     assert edge_places <= edge_only
+
+
+def test_a_picture_is_sent_while_the_net_is_at_work() -> None:
+    """Edge's own dense frame takes 400 ms; cloud has the pictures that come meanwhile, and answers them."""
+
+    async def main() -> tuple[list[Answer], bool]:
+        known = Profile("d", "n", "s", SIZE, dense_ms=400.0, a=0, b=0, c=200.0)
+        edge = await camera(world(), 400.0, profiles=(known, None))
+        cold = edge.camera.cold
+        answers = await play(edge, pictures(20))
+        await edge.close()
+        assert not edge.camera.cold  # made while cloud answered
+        return answers, cold
+
+    answers, cold = run(main())
+    assert cold
+    assert {answer.place for answer in answers} == {"cloud"}
+    assert max(answer.latency_ms for answer in answers) < 60
+
+
+def test_who_can_leaves_a_crowded_server_to_others() -> None:
+    """Of cameras with a deadline those stay at home that keep it there; without one, all take what is quickest."""
+
+    async def main(deadline_ms: float | None) -> list[list[Answer]]:
+        here = world(cloud_ms=24.0)
+        slow = [await camera(here, 400.0, deadline_ms=deadline_ms, camera=f"slow {n}") for n in range(3)]
+        quick = await camera(here, 150.0, deadline_ms=deadline_ms, camera="quick")
+        played = await asyncio.gather(*(play(edge, pictures(60)) for edge in (*slow, quick)))
+        for edge in (*slow, quick):
+            await edge.close()
+        return [answers[20:] for answers in played]
+
+    *slow, quick = run(main(100.0))
+    assert [answer.place for answer in quick].count("edge") > 0.7 * len(quick)
+    assert all([answer.place for answer in answers].count("cloud") > 0.9 * len(answers) for answers in slow)
+    assert max(answer.latency_ms for answer in quick) < 100
+    assert [answer.place for answer in run(main(None))[3]].count("edge") < 0.5 * len(quick)
 
 
 # --- faults ---

@@ -176,9 +176,11 @@ class Edge:
         while not asked.answer.done() and (left_ms := until_ms - self.device.now_ms()) > 0:
             either: set[asyncio.Future[Any]] = {asked.answer} if own.done() else {asked.answer, own}
             await asyncio.wait(either, timeout=left_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
-            if own.done() and (done := own.result()) is not None and not asked.answer.done():
-                self.proxy.forget(asked)
-                return self._told(turn, done, sent_bytes=asked.num_bytes), own
+            if own.done():
+                self._others.discard(own)  # what it raises is raised once
+                if (done := own.result()) is not None and not asked.answer.done():
+                    self.proxy.forget(asked)
+                    return self._told(turn, done, sent_bytes=asked.num_bytes), own
         result = asked.answer.result() if asked.answer.done() else None
         if result is not None:
             return self._told_by_cloud(turn, asked, result), own

@@ -18,7 +18,7 @@ from fluxcompile.remote import checker, cut_edge_of, half_camera_of, policy_word
 from fluxcompile.runtime.codecs import Choice
 from fluxcompile.runtime.cut_edge import CutEdge
 from fluxcompile.runtime.edge import Answer
-from fluxcompile.runtime.half import Crossing, MapCoder, MapReceiver
+from fluxcompile.runtime.half import Crossing, HalfCamera, MapCoder, MapReceiver
 from fluxcompile.runtime.messages import Frame, Result, Skipped
 from fluxcompile.runtime.transport import Packet
 from fluxcompile.testbed.clock import run_virtually
@@ -98,6 +98,28 @@ def test_changed_tiles_cross() -> None:
     assert all(0 < answer.work_share < 0.6 and answer.hit_ratio > 0.4 for answer in others)
     assert (still.hit_ratio, still.work_share) == (1.0, 0.0)
     assert still.sent_bytes < 40
+
+
+@pytest.mark.parametrize("place", ["edge", "cloud"])
+def test_what_is_salient_comes_back(place: str) -> None:
+    """A change that matters little is left where the outputs of the frame before say so, wherever they were made."""
+    policy = Policy(exact=False, residual=0.5, background=60.0)
+    clip = [pictures(1)[0].clip(0, 200) + np.uint8(20 * changed) for changed in (0, 1)]
+
+    async def main(weight: float) -> float:
+        edge = await camera(world(), policy=policy, places=(place,))
+        rest = edge.second.camera
+        assert isinstance(rest, HalfCamera)
+        await edge(clip[0])
+        await asyncio.sleep(1.0)
+        assert rest.salience is not None
+        rest.salience = np.full_like(rest.salience, weight)
+        answer = await edge(clip[1])
+        await edge.close()
+        return answer.hit_ratio
+
+    assert run_virtually(main(0.0)) == 1.0
+    assert run_virtually(main(1.0)) < 1.0
 
 
 def test_the_quicker_side_has_the_second_half() -> None:

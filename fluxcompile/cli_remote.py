@@ -100,6 +100,9 @@ def edge(
         typer.Option(help="h264, jpeg, raw, or auto for the quickest; of PARTS the maps: fp32, fp16, int8."),
     ] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264: higher is smaller and coarser.")] = None,
+    coarser: Annotated[
+        int, typer.Option(min=0, max=51, help="Of H.264: quantiser steps more for what is not salient.")
+    ] = 0,
     deadline_ms: Annotated[
         float | None, typer.Option(min=1, help="An answer later than that is worth nothing.")
     ] = None,
@@ -133,7 +136,7 @@ def edge(
             "policy": chosen, "token": secret, "task": task, "camera": name, "places": wanted,
             "deadline_ms": deadline_ms, "threads": threads,
         }  # fmt: skip
-        one = _opened(program if parts is None else parts, machine, connect, codec, crf, options)
+        one = _opened(program if parts is None else parts, machine, connect, codec, (crf, coarser), options)
         live = None
         if page is not None:
             from fluxcompile.live import LivePage
@@ -179,14 +182,19 @@ def edge(
 
 
 def _opened(
-    what: "Net | Partition", machine: Any, connect: Any, codec: str | None, crf: int | None, options: dict[str, Any]
+    what: "Net | Partition",
+    machine: Any,
+    connect: Any,
+    codec: str | None,
+    h264: tuple[int | None, int],
+    options: dict[str, Any],
 ) -> "Edge | CutEdge":
     from fluxcompile.remote import cut_edge_of, edge_of
 
     if isinstance(what, Net):
-        return edge_of(what, machine, connect, codec=codec or "auto", crf=crf, **options)
-    if crf is not None:
-        raise OptionError("--crf is of H.264; a net that is cut sends maps: use --codec fp32, fp16 or int8")
+        return edge_of(what, machine, connect, codec=codec or "auto", crf=h264[0], coarser=h264[1], **options)
+    if h264 != (None, 0):
+        raise OptionError("--crf, --coarser: of H.264; a net that is cut sends maps: use --codec fp32, fp16 or int8")
     return cut_edge_of(what, machine, connect, precision=codec or "int8", **options)
 
 

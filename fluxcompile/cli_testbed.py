@@ -48,6 +48,9 @@ def run_testbed(
     rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of an empty link.")] = 10.0,
     deadline_ms: Annotated[float, typer.Option(min=1, help="An answer later than that is worth nothing.")] = 100.0,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264, ours and the baseline's.")] = None,
+    coarser: Annotated[
+        int, typer.Option(min=0, max=51, help="Of H.264, ours: quantiser steps more for what is not salient.")
+    ] = 0,
     policy: Annotated[str, typer.Option(help="Of ours.")] = "video",
     rounds: Annotated[int, typer.Option(min=1, help="Of --profile local: plays, of which the quietest counts.")] = 3,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for JSON, Markdown and plots.")] = None,
@@ -77,7 +80,7 @@ def run_testbed(
         raise OptionError(f"--profile is {profile!r}; use paper or local")
     plan = Plan(
         paths, links, chosen, tuple(ABLATED) if ablate else (), [int(n) for n in words(cameras)], frames, rtt_ms, crf,
-        edge, cloud, deadline_ms,
+        coarser, edge, cloud, deadline_ms,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     interrupted = False

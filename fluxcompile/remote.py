@@ -115,6 +115,7 @@ def edge_of(
     camera: str = "camera",
     codec: str = "auto",
     crf: int | None = None,
+    coarser: int = 0,
     seed: int = 0,
     threads: int = 1,
     profiles: tuple[Profile | None, Profile | None] = (None, None),
@@ -122,14 +123,15 @@ def edge_of(
 ) -> Edge:
     """A camera at the edge; `connect` leads to its cloud, None keeps everything here. options: as of `Edge`.
 
-    profiles: of this device and of cloud's, where they were measured; else the first frames find out.
+    codec, crf, coarser: as of `Codecs`. profiles: of this device and of cloud's, where they were measured; else the
+    first frames find out.
     """
     here, there = (None if profile is None else Latency(profile.curve, profile.dense_ms) for profile in profiles)
     eye = camera_of(net, policy, task, threads)
     if connect is None:
         return Edge(eye, device, None, latency=here, **options)
     link = _link(connect, net, policy, eye.task, camera=camera, token=token, seed=seed)
-    proxy = Proxy(link, device, PictureCoder(Codecs(codec, crf), policy.residual), there)
+    proxy = Proxy(link, device, PictureCoder(Codecs(codec, crf, coarser), policy.residual, eye.regions), there)
     return Edge(eye, device, proxy, latency=here, **options)
 
 

@@ -18,8 +18,8 @@ from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.miss import BLOCK as MISS_BLOCK
 from fluxcompile.runtime.plan import CpuStream
-from fluxcompile.runtime.salience import CELL, Salience
-from fluxcompile.runtime.transport import Image, Receiver
+from fluxcompile.runtime.salience import CELL, Salience, regions
+from fluxcompile.runtime.transport import MOST_REGIONS, Image, Receiver, Region
 
 Array = npt.NDArray[Any]
 PER_BLOCK = (BLOCK // MISS_BLOCK) ** 2
@@ -100,6 +100,15 @@ class Camera:
     def cold(self) -> bool:
         """Whether the next frame is dense, whatever it shows: there is nothing to reuse."""
         return self.stream.cold
+
+    def regions(self, picture: Image) -> list[Region] | None:
+        """Where the picture matters, by the outputs of the last; None where nothing is known of that."""
+        salience = self.stream.salience
+        if salience is None or self.cold:
+            return None
+        size = picture.shape[0], picture.shape[1]
+        middle = (self.size[0] - size[0]) // 2, (self.size[1] - size[1]) // 2
+        return regions(salience, self.stream.offset if self.stream.policy.anchor else middle, size, MOST_REGIONS)
 
     def look(self, picture: Image) -> float:
         """Take the picture in without computing it: the blocks that `compute` would."""

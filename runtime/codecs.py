@@ -38,15 +38,15 @@ class Choice:
 
 
 class Codecs:
-    """The codecs of one camera. codec: one of transport's, or "auto" for the quickest; crf: of H.264."""
+    """The codecs of one camera. codec: one of transport's, or "auto" for the quickest; crf, coarser: of H.264."""
 
-    def __init__(self, codec: str = "auto", crf: int | None = None) -> None:
+    def __init__(self, codec: str = "auto", crf: int | None = None, coarser: int = 0) -> None:
         self._names = CODECS if codec == "auto" else (codec,)
-        self._crf = CRF if crf is None else crf
+        self._crf, self._coarser = CRF if crf is None else crf, coarser
         self._costs: dict[str, _Cost] = {}
 
     def sender(self, size: tuple[int, int]) -> Sender:
-        return Sender(size, crf=self._crf)
+        return Sender(size, crf=self._crf, coarser=self._coarser)
 
     @property
     def untried(self) -> list[str]:

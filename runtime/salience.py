@@ -16,6 +16,7 @@ from fluxcompile.runtime.grids import near
 
 Array = npt.NDArray[Any]
 Salience = npt.NDArray[np.float32]
+Pair = tuple[int, int]
 Index = slice | npt.NDArray[np.intp]
 CELL = 8
 LEAST = 0.1
@@ -111,3 +112,18 @@ def _borders(label: Array) -> npt.NDArray[np.bool_]:
     border[:, 1:] |= across
     border[:, :-1] |= across
     return near(border, 1)
+
+
+def regions(salience: Salience, at: Pair, size: Pair, most: int) -> list[tuple[int, int, int, int]]:
+    """Boxes (top, left, height, width) around what is salient in a picture of a size that lies there: the largest."""
+    import cv2
+
+    (top, left), (height, width) = at, size
+    count, _, stats, _ = cv2.connectedComponentsWithStats(np.asarray(salience >= LEAST, np.uint8))
+    found = []
+    for x, y, w, h, _ in stats[1:count]:
+        y0, y1 = (int(np.clip(CELL * n - top, 0, height)) for n in (y, y + h))
+        x0, x1 = (int(np.clip(CELL * n - left, 0, width)) for n in (x, x + w))
+        if y1 > y0 and x1 > x0:
+            found.append((y0, x0, y1 - y0, x1 - x0))
+    return sorted(found, key=lambda box: -box[2] * box[3])[:most]

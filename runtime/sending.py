@@ -11,7 +11,7 @@ from fluxcompile.runtime.blocks import block_residual
 from fluxcompile.runtime.codecs import Choice, Codecs
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.rate import LinkEstimate
-from fluxcompile.runtime.transport import Image, Packet, Sender
+from fluxcompile.runtime.transport import Image, Packet, Region, Sender
 
 Coding = Callable[[Callable[[], Packet], str], Awaitable[tuple[Packet, float]]]
 """Runs what makes a packet, of that codec, on a device; gives the packet and the milliseconds that took."""
@@ -35,10 +35,18 @@ class Coder(Protocol):
 
 
 class PictureCoder:
-    """Pictures by a choice of codecs. residual: of blocks against the picture sent last, beyond which they changed."""
+    """Pictures by a choice of codecs. residual: of blocks against the picture sent last, beyond which they changed.
 
-    def __init__(self, codecs: Codecs, residual: float) -> None:
-        self._codecs, self._residual = codecs, residual
+    regions: where a picture matters, None for all of it.
+    """
+
+    def __init__(
+        self,
+        codecs: Codecs,
+        residual: float,
+        regions: Callable[[Image], list[Region] | None] = lambda picture: None,
+    ) -> None:
+        self._codecs, self._residual, self._regions = codecs, residual, regions
         self._sender: Sender | None = None
         self._sent: npt.NDArray[np.float32] | None = None
 
@@ -64,7 +72,7 @@ class PictureCoder:
             for name in self._codecs.untried:
                 self._codecs.tried(*await run(partial(self._codecs.trial, shown, name), name))
             self._sender = self._codecs.sender(size)
-        packet, took_ms = await run(partial(self._sender.send, shown, choice.codec), choice.codec)
+        packet, took_ms = await run(partial(self._sender.send, shown, choice.codec, self._regions(shown)), choice.codec)
         self._codecs.saw(packet, changed, took_ms)
         self._sent = shown.astype(np.float32)
         return packet

@@ -7,6 +7,7 @@ a key packet begins anew. Pictures are uint8 (height, width, 3), red first, all 
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -20,12 +21,18 @@ from fluxcompile.runtime.blocks import block_residual
 Image = npt.NDArray[np.uint8]
 BLOCK = 16
 """Pixels a side of what JPEG and raw packets leave out or hold whole: a JPEG's own unit, chroma halved."""
+Region = tuple[int, int, int, int]
+"""Top, left, height, width, in pixels of a picture."""
 CODECS = ("h264", "jpeg", "raw")
 LARGEST_SIDE = 8192
 DECODER_PADDING = 64
 """Pixels by which a decoder's picture may be larger than what it shows; for a larger one it takes no memory."""
 CRF = 26
 """x264's constant rate factor."""
+STEPS = 51
+"""Of x264's quantiser and of its rate factor."""
+MOST_REGIONS = 16
+"""Of a picture that are told apart; each costs the encoder some microseconds."""
 QUALITY = 90
 """JPEG's quality."""
 TOLERANCE = 2.0
@@ -43,14 +50,21 @@ class Packet(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sender:
-    """Makes packets of one camera's pictures. `view` is the receiver's picture after the last of them."""
+    """Makes packets of one camera's pictures. `view` is the receiver's picture after the last of them.
 
-    def __init__(self, size: tuple[int, int], *, fps: float = 30.0, crf: int = CRF, quality: int = QUALITY) -> None:
+    coarser: of H.264, quantiser steps by which what lies outside of the regions of a picture is coded more coarsely.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], *, fps: float = 30.0, crf: int = CRF, quality: int = QUALITY, coarser: int = 0
+    ) -> None:
         if not all(1 <= n <= LARGEST_SIDE for n in size):
             raise OptionError(f"pictures of {size}; sides must be from 1 to {LARGEST_SIDE}")
-        if not 0 <= crf <= 51 or not 1 <= quality <= 100 or not fps > 0:
-            raise OptionError(f"crf is {crf} (0 to 51), quality {quality} (1 to 100), fps {fps} (above 0)")
-        self.size, self._fps, self._crf, self._quality = size, fps, crf, quality
+        if not 0 <= crf <= STEPS or not 1 <= quality <= 100 or not fps > 0 or not 0 <= coarser <= STEPS:
+            raise OptionError(
+                f"crf is {crf}, coarser {coarser} (0 to {STEPS}), quality {quality} (1 to 100), fps {fps} (above 0)"
+            )
+        self.size, self._fps, self._crf, self._quality, self._coarser = size, fps, crf, quality, coarser
         self._at = 0
         self._encoder: _H264Encoder | None = None
         self._receiver = Receiver(size)
@@ -68,8 +82,8 @@ class Sender:
         """The receiver lost its state: the next packet is a key."""
         self._encoder, self._receiver = None, Receiver(self.size)
 
-    def send(self, picture: Image, codec: str = "h264") -> Packet:
-        """The packet that shows the picture to the receiver."""
+    def send(self, picture: Image, codec: str = "h264", regions: Sequence[Region] | None = None) -> Packet:
+        """The packet that shows the picture to the receiver. regions: what matters in it; None for all of it."""
         if picture.dtype != np.uint8 or picture.shape != (*self.size, 3):
             raise InputError(f"a picture of {picture.dtype} {picture.shape}, this sender takes uint8 {(*self.size, 3)}")
         if codec not in CODECS:
@@ -77,8 +91,8 @@ class Sender:
         key = self.view is None or (codec == "h264" and self._encoder is None)
         if codec == "h264":
             if self._encoder is None:
-                self._encoder = _H264Encoder(self.size, self._fps, self._crf)
-            data = self._encoder.encode(picture)
+                self._encoder = _H264Encoder(self.size, self._fps, self._crf, self._coarser)
+            data = self._encoder.encode(picture, regions)
         else:
             data = _blocks_of(picture, self.view, codec, self._quality)
         packet = Packet(codec, self._at, key, self.size, data)
@@ -134,9 +148,10 @@ class Receiver:
 class _H264Encoder:
     """x264 without look-ahead: a packet for each picture, at once."""
 
-    def __init__(self, size: tuple[int, int], fps: float, crf: int) -> None:
+    def __init__(self, size: tuple[int, int], fps: float, crf: int, coarser: int) -> None:
         import av
 
+        self._coarser = coarser
         self._pad = [(0, n % 2) for n in size]
         context: Any = av.CodecContext.create("libx264", "w")
         context.height, context.width = (n + n % 2 for n in size)
@@ -152,7 +167,7 @@ class _H264Encoder:
         }
         self._context, self._count, self._ms = context, 0, 1000 / fps
 
-    def encode(self, picture: Image) -> bytes:
+    def encode(self, picture: Image, regions: Sequence[Region] | None = None) -> bytes:
         import av
         import cv2
 
@@ -162,7 +177,27 @@ class _H264Encoder:
         frame.pts = round(self._count * self._ms)
         frame.time_base = Fraction(1, 1000)
         self._count += 1
+        if self._coarser and regions is not None:
+            frame = _with_regions(frame, regions, self._coarser)
         return b"".join(bytes(packet) for packet in self._context.encode(frame))
+
+
+def _with_regions(frame: Any, regions: Sequence[Region], coarser: int) -> Any:
+    """The frame, marked for x264: PyAV writes no such marks itself, a graph of FFmpeg's filters does."""
+    import av
+
+    graph = av.filter.Graph()
+    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base)
+    marks = [f"x={x}:y={y}:w={w}:h={h}:qoffset=0" for y, x, h, w in regions[:MOST_REGIONS]]  # of two, the first counts
+    for mark in (*marks, f"x=0:y=0:w=iw:h=ih:qoffset={coarser / STEPS:.4f}"):
+        following = graph.add("addroi", mark)
+        last.link_to(following)
+        last = following
+    sink = graph.add("buffersink")
+    last.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 class _H264Decoder:

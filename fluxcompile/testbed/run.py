@@ -54,6 +54,7 @@ class Plan:
     frames: int = 40
     rtt_ms: float = 10.0
     crf: int | None = None
+    coarser: int = 0
     edge: str = "xavier-nx"
     cloud: str = "rtx-3080"
     deadline_ms: float = 100.0
@@ -145,7 +146,8 @@ class Experiments:
         options, knobs = ABLATED.get(system, ({}, {}))
         if system == ALONE:
             options = {"places": ("edge",)}
-        options = {"codec": "h264", "crf": self.plan.crf, "deadline_ms": self.plan.deadline_ms, **options}
+        sent = {"codec": "h264", "crf": self.plan.crf, "coarser": self.plan.coarser}
+        options = {**sent, "deadline_ms": self.plan.deadline_ms, **options}
         return play_ours(subject.net, subject.task, replace(subject.policy, **knobs), clips, setting, **options)
 
     def _footage(self) -> list[tuple[Footage, Footage]]:

@@ -144,3 +144,15 @@ def test_without_two_classes_all_is_salient() -> None:
     for outputs in ([np.zeros((1, 1, 64, 96), np.float32)], [np.full((1, 2, 64, 96), np.nan, np.float32)]):
         assert (salience.maps(outputs, SIZE) == 1).all()
     assert (salience.everywhere([], ODD) == np.ones((8, 12))).all()
+
+
+def test_regions_of_a_picture() -> None:
+    """Boxes around cells that touch, in the picture's own pixels, cut off where it ends; the largest first."""
+    found = np.zeros((10, 12), np.float32)
+    found[2:4, 3:6] = 0.5
+    found[8, 8] = salience.LEAST
+    found[0, 0] = 1.0  # above the picture
+    found[6, 2] = 0.9 * salience.LEAST
+    assert salience.regions(found, (8, 4), (70, 70), 9) == [(8, 20, 16, 24), (56, 60, 8, 8)]
+    assert salience.regions(found, (8, 4), (70, 64), 1) == [(8, 20, 16, 24)]
+    assert salience.regions(np.zeros_like(found), (0, 0), (80, 96), 9) == []

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxcompile.errors import InputError, OptionError, TransportError
-from fluxcompile.runtime.transport import BLOCK, CODECS, Packet, Receiver, Sender
+from fluxcompile.runtime.transport import BLOCK, CODECS, Packet, Receiver, Region, Sender
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -49,6 +49,33 @@ def test_codecs_take_turns(codecs: list[str], seed: int) -> None:
         assert receiver.digest == sender.digest
         if codec == "raw":
             np.testing.assert_array_equal(receiver.view, picture)
+
+
+def test_what_does_not_matter_is_coded_more_coarsely() -> None:
+    """Fewer bytes; what lies in a region is as good as before, what lies outside is not."""
+    size, random = (96, 160), np.random.default_rng(0)
+    scene = (random.integers(0, 256, (*size, 1), np.uint8) // 4 + 60).repeat(3, 2)  # grey: colours are halved anyway
+    region = (16, 32, 48, 64)
+    inside = np.zeros(size, np.bool_)
+    inside[16:64, 32:96] = True
+
+    def sent(coarser: int, regions: list[Region] | None) -> tuple[int, float, float]:
+        sender, num_bytes = Sender(size, crf=20, coarser=coarser), 0
+        for shift in range(4):
+            picture = np.ascontiguousarray(np.roll(scene, shift, 1))
+            num_bytes += len(sender.send(picture, "h264", regions).data)
+        assert sender.view is not None
+        error = np.abs(sender.view.astype(int) - picture).mean(2)
+        return num_bytes, float(error[inside].mean()), float(error[~inside].mean())
+
+    plain, marked = sent(0, [region]), sent(12, [region])
+    assert marked[0] < 0.7 * plain[0]
+    assert marked[1] < 1.05 * plain[1]
+    assert marked[2] > 1.2 * plain[2]
+    assert sent(12, None) == plain  # all of it matters
+    everywhere = sent(12, [])
+    assert everywhere[0] < 0.7 * plain[0]
+    assert everywhere[1] > 1.2 * plain[1]
 
 
 def test_only_what_changed_is_sent() -> None:

@@ -180,7 +180,7 @@ class Edge:
                 self._others.discard(own)  # what it raises is raised once
                 if (done := own.result()) is not None and not asked.answer.done():
                     self.proxy.forget(asked)
-                    return self._told(turn, done, sent_bytes=asked.num_bytes), own
+                    return self._told(turn, done, fallback=True, sent_bytes=asked.num_bytes), own
         result = asked.answer.result() if asked.answer.done() else None
         if result is not None:
             return self._told_by_cloud(turn, asked, result), own

@@ -21,6 +21,7 @@ from fluxcompile.cli_shared import (
     JsonOption,
     ModelArgument,
     PixelsOption,
+    TaskOption,
     WithoutOption,
     app,
     console,
@@ -127,9 +128,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="POLICY", help="exact (the default), video, or knobs, video,residual=3. May be repeated."),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="What the outputs mean: detect, segment, ...; guessed from their shapes.")
-    ] = None,
+    task: TaskOption = None,
     compare: Annotated[bool, typer.Option(help="Also run dense inference, and tell how well they agree.")] = True,
     example: ExampleOption = None,
     without: WithoutOption = None,
@@ -143,14 +142,14 @@ def run(
     from fluxcompile.pages import run_of
     from fluxcompile.runtime.report import write
     from fluxcompile.runtime.video import Writer, probe
-    from fluxcompile.tasks import task_of
+    from fluxcompile.sources import named_task
 
     about = probe(clip)
     net = opened_net(model, example, without, pixels)
     height, width = frame_size(net, model)
     settings = _settings(policy or ["exact"])
     margin = net.margin if any(setting.policy.anchor for setting in settings) else (0, 0)
-    meaning = task_of([], task) if task else None
+    meaning = named_task(task)
     total = about.num_frames and min(about.num_frames - start, frames or about.num_frames)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

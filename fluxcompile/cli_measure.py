@@ -74,10 +74,12 @@ def bench(
     With --clips: streams over real clips, their time beside the fastest dense peer's and how well their results agree
     with dense inference. Several policies are tried in one run.
     """
+    from fluxcompile.sources import named_task
+
     if clips is not None:
         policies = [options.parse_policy(text) for text in policy or ["video"]]
         counts = [int(count) for count in _numbers("--threads", threads)]
-        knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": task, "int8": int8}
+        knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": named_task(task), "int8": int8}
         knobs |= {"peers": words(peers)} if peers is not None else {}
         _bench_clips(models, clips, policies, counts, knobs, (pixels, example, without), output, as_json)
         return
@@ -218,9 +220,9 @@ def ablate(
     from fluxcompile.bench import Plan
 
     if clips is not None:
-        whole = options.parse_policy(policy)
+        whole, meaning = options.parse_policy(policy), sources.named_task(task)
         _ablate_policy(
-            model, clips, whole, (pixels, example), frames, task, _backend(backend), threads, output, as_json
+            model, clips, whole, (pixels, example), frames, meaning, _backend(backend), threads, output, as_json
         )
         return
     if not passes:
@@ -261,7 +263,7 @@ def _ablate_policy(
     whole: options.Policy,
     how: tuple[str | None, str | None],
     frames: int | None,
-    task: str | None,
+    task: Any,
     backend: str,
     threads: int,
     output: Path | None,
@@ -313,13 +315,14 @@ def calibrate(
 ) -> None:
     """Pick the policy of least work that still agrees with dense inference on a clip; print what was tried."""
     from fluxcompile import policy_figures
+    from fluxcompile.sources import named_task
 
     need_plots(output)
     net, _, _ = opened_for_frames(model, pixels, example, None)
     with progress_bar() as progress:
         bar = progress.add_task(clip.stem)
         found = net.calibrate(
-            clip, agreement, start=options.parse_policy(policy), frames=frames, task=task,
+            clip, agreement, start=options.parse_policy(policy), frames=frames, task=named_task(task),
             on_step=lambda what, done, total: progress.update(bar, description=what, completed=done, total=total),
         )  # fmt: skip
     plain = found.to_json()

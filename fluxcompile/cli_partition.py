@@ -108,6 +108,7 @@ def profile(
     """
     from fluxcompile.bench import machine
     from fluxcompile.profiling import ACTIVITIES, DRAWN, fastest_peer, profile_net
+    from fluxcompile.sources import named_task
 
     wanted = policy or (None if clip is None else "video")
     net, source, frames_of = opened_for_frames(model, pixels, example, without)
@@ -125,7 +126,7 @@ def profile(
             name=short(model),
             clips=clips,
             policy=None if wanted is None else options.parse_policy(wanted),
-            task=task,
+            task=named_task(task),
             frames=frames,
             rounds=rounds,
             threads=threads,

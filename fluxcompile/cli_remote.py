@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from fluxcompile.cli_shared import JsonOption, console, print_json
+from fluxcompile.cli_shared import JsonOption, TaskOption, console, print_json
 from fluxcompile.errors import OptionError
 from fluxcompile.net import Net, load
 from fluxcompile.options import parse_policy
@@ -93,7 +93,7 @@ def edge(
     policy: Annotated[
         str | None, typer.Option(help="As of `run`; video, and for PARTS video,anchor=off, when not given.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="What the outputs mean; guessed from their shapes.")] = None,
+    task: TaskOption = None,
     places: Annotated[str, typer.Option(help="Where frames may be computed.")] = "edge,cloud",
     codec: Annotated[
         str | None,
@@ -118,6 +118,7 @@ def edge(
     from fluxcompile.runtime.device import ThisMachine
     from fluxcompile.runtime.newest import Newest
     from fluxcompile.runtime.video import probe
+    from fluxcompile.sources import named_task
 
     parts = load_partition(net) if net.is_dir() else None
     program = load(net) if parts is None else parts.first
@@ -128,12 +129,12 @@ def edge(
     if server is not None and token is None:
         raise OptionError("--server needs --token, which `fluxcompile serve` prints")
     connect, secret = reached(server, token) if server is not None and token is not None else (None, "")
-    name = Path(camera).stem or camera
+    name, meaning = Path(camera).stem or camera, named_task(task)
 
     async def main() -> list["Answer"]:
         machine = ThisMachine()
         options: dict[str, Any] = {
-            "policy": chosen, "token": secret, "task": task, "camera": name, "places": wanted,
+            "policy": chosen, "token": secret, "task": meaning, "camera": name, "places": wanted,
             "deadline_ms": deadline_ms, "threads": threads,
         }  # fmt: skip
         one = _opened(program if parts is None else parts, machine, connect, codec, (crf, coarser), options)

@@ -34,7 +34,9 @@ PixelsOption = Annotated[
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="Of clips: detect, instances, keypoints, heatmaps, segment, classify, depth, regress; or guessed."
+        metavar="TASK",
+        help="What outputs mean: detect, instances, keypoints, heatmaps, segment, classify, depth, regress, or "
+        "package.module:task of your own; guessed from their shapes.",
     ),
 ]
 

@@ -18,13 +18,21 @@ FIGURES = {
     "instances": {**BOXES, "boxes": "masks"},
     "keypoints": {"f1_50": "F1", "map": "mAP", "pck": "PCK", "oks": "OKS", "boxes": "persons"},
     "heatmaps": {"pck": "PCK", "distance": "pixels off"},
-    "segment": {"miou": "mIoU", "equal": "equal pixels"},
+    "segment": {
+        "miou": "mIoU",
+        "equal": "equal pixels",
+        "foreground_iou": "but class 0",
+        "foreground": "pixels but class 0",
+    },
     "classify": {"top1": "top 1", "top5": "top 5", "likeness": "likeness"},
     "depth": {"delta_105": "within 5 %", "delta_125": "within 25 %", "abs_rel": "error"},
     "regress": {"likeness": "likeness"},
 }
-"""What a table shows of each task's figures."""
-NOT_SHOWN = ("frames", "hits", "dense frames", "worst", "first", "last", "new (lost)", "mAP", "AP 0.5", "AP 0.75")
+"""What a table shows of each task's figures; of a task of one's own, the one that stands for all."""
+NOT_SHOWN = (
+    "frames", "hits", "dense frames", "worst", "first", "last", "new (lost)", "mAP", "AP 0.5", "AP 0.75",
+    "pixels but class 0",
+)  # fmt: skip
 """What only the Markdown has room for."""
 MEANINGS = {
     "detect": "F1 of boxes at IoU 0.5 and 0.75: scored 0.4 or more on one side, dense or ours, at 0.25 on the other; "
@@ -32,7 +40,8 @@ MEANINGS = {
     "instances": "F1 and average precision as of boxes, by the IoU of masks",
     "heatmaps": "PCK: the best cell of each keypoint's map within a twentieth of the input's longer side of dense's",
     "keypoints": "F1 and average precision of boxes; PCK at a tenth of the box and OKS, of the persons both sides have",
-    "segment": "Mean IoU over classes, beside dense, and the share of pixels of the same class",
+    "segment": "Mean IoU over classes, beside dense, and the share of pixels of the same class; IoU of what is not "
+    "class 0, which is the background where a model has one, and how many pixels of dense that is",
     "classify": "Share of frames with dense's best class, share of its best five, 1 minus total variation distance",
     "depth": "Shares of pixels whose ratio to dense is below 1.05 and 1.25; mean relative error",
     "regress": "1 minus the relative error of the worst output",
@@ -76,6 +85,11 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [*head, *(f"| {' | '.join(row.values())} |" for row in rows)]
 
 
+def figures_of(result: Json) -> dict[str, str]:
+    """What a table shows of a result's figures: headings by their names."""
+    return FIGURES.get(result["task"], {result["figure"]: result["figure"]})
+
+
 def title(result: Json) -> str:
     return f"{result['model']}, {knobs(result['policy'])}"
 
@@ -89,7 +103,8 @@ def under(result: Json) -> str:
     """What a reader of the table should know."""
     best = f"{result['best_dense']}, the fastest dense peer" if result["best_dense"] else "no dense peer"
     late = "; frames until a new object was found, median and worst" if "new_object_delay" in result["all"] else ""
-    told = f"Time beside {best}: speedup of medians, share of means. {MEANINGS[result['task']]}{late}. "
+    own = f"{result['figure']} as the task itself defines it"
+    told = f"Time beside {best}: speedup of medians, share of means. {MEANINGS.get(result['task'], own)}{late}. "
     told += f"{result['frame'][0]} x {result['frame'][1]}, backend {result['backend']}, "
     return f"{told}{threads(result['threads'])}, {result['machine']['cpu']}"
 
@@ -112,7 +127,7 @@ def int8_rows(result: Json) -> list[dict[str, str]]:
             "clip": row["clip"],
             "ms": milliseconds(row["ms"]),
             "of best": percent(row["of_best_dense"]),
-            **{heading: digits(row[name]) for name, heading in FIGURES[result["task"]].items()},
+            **{heading: digits(row[name]) for name, heading in figures_of(result).items()},
         }
         for row in result.get("int8", ())
     ]
@@ -135,7 +150,7 @@ def _cells(result: Json, row: Json) -> dict[str, str]:
         "speedup": "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
         "of best": percent(row["of_best_dense"]),
     }
-    cells |= {heading: digits(row[name]) for name, heading in FIGURES[result["task"]].items()}
+    cells |= {heading: digits(row[name]) for name, heading in figures_of(result).items()}
     cells |= {"first": digits(row["first_quarter"]), "last": digits(row["last_quarter"])}
     if "new_object_delay" in row:
         late = row["new_object_delay"]
@@ -159,7 +174,7 @@ def _figure(results: Sequence[Json]) -> Any:
     figure.suptitle(f"{', '.join(models)}: work and agreement, clip by clip", color=INK, fontsize=13)
     wide = 0.8 / len(results)
     told = results[0]["figure"]
-    heading = FIGURES[results[0]["task"]][told]
+    heading = figures_of(results[0])[told]
     lowest = 1.0
     for number, result in enumerate(results):
         colour = COLOURS[number % len(COLOURS)]

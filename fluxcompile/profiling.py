@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -26,6 +26,9 @@ from fluxcompile.peers.shown import Shown
 from fluxcompile.runtime.latency import BLOCK, fit
 from fluxcompile.runtime.profile import LayerProfile, Profile
 from fluxcompile.runtime.transport import CODECS, Image, Receiver, Sender
+
+if TYPE_CHECKING:
+    from fluxcompile.tasks import Task
 
 ACTIVITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of a frame that are new, where no clip says it."""
@@ -72,7 +75,7 @@ def profile_net(
     name: str,
     clips: Sequence[str] = (),
     policy: Policy | None = None,
-    task: str | None = None,
+    task: "Task | str | None" = None,
     frames: int | None = None,
     rounds: int = 4,
     threads: int = 1,

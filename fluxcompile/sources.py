@@ -1,10 +1,11 @@
-"""Where a model on the command line comes from: a file, an entry of the zoo, or a Python callable.
+"""Where a model on the command line comes from: a file, an entry of the zoo, or a Python callable. Tasks likewise.
 
     net.flux                       a compiled program
     model.onnx, model.pt2          an exported model; it knows its shapes
     model.pt                       Ultralytics weights (the `ultralytics` extra; the file is a pickle: trust it first)
     zoo:resnet50                   our zoo, then torchvision, then timm; zoo:timm/resnet50 says which. Random weights
     package.module:callable        an nn.Module, or what returns one; looked up from the current folder too
+    package.module:callable        of --task: a fluxcompile.tasks.Task, or what returns one
 
 torch and what else a source needs are imported when that source is opened.
 """
@@ -17,10 +18,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxcompile.errors import FluxError
 from fluxcompile.options import Frames
+
+if TYPE_CHECKING:
+    from fluxcompile.tasks import Task
 
 IMAGENET = Frames(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 PIXELS = {"unit": Frames(), "imagenet": IMAGENET, "raw": Frames(scale=1.0)}
@@ -28,7 +32,7 @@ PIXELS = {"unit": Frames(), "imagenet": IMAGENET, "raw": Frames(scale=1.0)}
 
 
 class SourceError(FluxError):
-    """A model cannot be found or opened by the name it was given."""
+    """A model or a task cannot be found or opened by the name it was given."""
 
 
 LARGEST = 448
@@ -97,6 +101,22 @@ def find(text: str) -> Model:
     if Path(text).exists():
         raise SourceError(f"{text}: what is this? A model is a .flux, .onnx, .pt2 or Ultralytics .pt file")
     raise SourceError(f"{text}: no such file; a model is a file, zoo:NAME or package.module:callable")
+
+
+def named_task(text: str | None) -> "Task | None":
+    """Return the task that a name on the command line stands for; None where nothing was named."""
+    from fluxcompile.tasks import Task, task_of
+
+    if text is None:
+        return None
+    if ":" not in text:
+        return task_of([], text)
+    found = _in_python(text)
+    task = found if isinstance(found, Task) else _called(found)
+    if not isinstance(task, Task):
+        told = type(task).__name__
+        raise SourceError(f"{text}: gave {told}, not a fluxcompile.tasks.Task; Task.custom(...) makes one")
+    return task
 
 
 def _compiler(name: str) -> Callable[..., Any]:
@@ -188,6 +208,20 @@ def _from_ultralytics(path: Path) -> Model:
 def _from_python(text: str) -> Model:
     import torch
 
+    found = _in_python(text)
+    module = found if isinstance(found, torch.nn.Module) else _called(found)
+    if not isinstance(module, torch.nn.Module):
+        raise SourceError(f"{text}: gave {type(module).__name__}, not an nn.Module")
+    return Model(module.eval(), None)
+
+
+def _called(found: Any) -> Any:
+    """What a callable returns; what cannot be called is itself."""
+    return found() if callable(found) else found
+
+
+def _in_python(text: str) -> Any:
+    """What `package.module:name` stands for; modules of the current folder are found too."""
     where, _, name = text.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -201,7 +235,4 @@ def _from_python(text: str) -> Model:
         if not hasattr(found, part):
             raise SourceError(f"{text}: {where} has no {name}")
         found = getattr(found, part)
-    module = found if isinstance(found, torch.nn.Module) else found()
-    if not isinstance(module, torch.nn.Module):
-        raise SourceError(f"{text}: gave {type(module).__name__}, not an nn.Module")
-    return Model(module.eval(), None)
+    return found

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fluxcompile import sources
-from fluxcompile.sources import SourceError, find, import_torchvision, net_of
+from fluxcompile.errors import OptionError
+from fluxcompile.sources import SourceError, find, import_torchvision, named_task, net_of
 
 MODULE = """
 import torch
@@ -17,6 +18,11 @@ class Holder:
     build = staticmethod(build)
 def number():
     return 4
+
+def count_task():
+    from fluxcompile.tasks import Task
+    return Task.custom(salience=lambda outputs, size: None, agreement=lambda one, two: 1, shift=lambda one, offset: one)
+made = count_task()
 """
 
 
@@ -54,6 +60,25 @@ def test_what_cannot_be_opened(text: str, message: str, here: Path) -> None:
     (here / "notes.txt").write_text("text")
     with pytest.raises(SourceError, match=message):
         find(text)
+
+
+@pytest.mark.parametrize("name", ["made", "count_task"])
+def test_a_task_of_ones_own(name: str, here: Path) -> None:
+    found = named_task(f"flux_source_example:{name}")
+    assert found is not None
+    assert (found.name, found.figure) == ("custom", "agreement")
+
+
+def test_tasks_by_name(here: Path) -> None:
+    assert named_task(None) is None
+    found = named_task("segment")
+    assert found is not None
+    assert found.name == "segment"
+    with pytest.raises(OptionError, match="of your own functions"):
+        named_task("count")
+    for name, message in (("number", "gave int, not a fluxcompile"), ("build", "gave Sequential"), ("no", "has no no")):
+        with pytest.raises(SourceError, match=message):
+            named_task(f"flux_source_example:{name}")
 
 
 def test_module_needs_an_example(here: Path) -> None:

@@ -86,8 +86,8 @@ def task_of(outputs: Sequence[Array], name: str | Task | None = None) -> Task:
         return name
     if name is not None:
         if name not in TASKS:
-            own = "; Task.custom(...) makes one of your own functions"
-            raise OptionError(f"task is {name!r}; use {', '.join(TASKS)}{own}")
+            own = "Task.custom(...) makes one of your own functions, package.module:callable names it"
+            raise OptionError(f"task is {name!r}; use {', '.join(TASKS)}; {own}")
         return TASKS[name]
     return TASKS[_guessed([x.shape for x in outputs])]
 

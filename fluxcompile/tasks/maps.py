@@ -42,7 +42,11 @@ def compare_maps(result: Maps, dense: Maps) -> Array:
 
 
 def map_figures(tallies: Sequence[Array]) -> dict[str, Any]:
-    """The share of equal pixels; mean IoU over the classes that either side has, of all outputs."""
+    """The share of equal pixels; mean IoU over the classes that either side has, of all outputs.
+
+    foreground_iou: of pixels that either side gives a class other than 0, the share in which both give the same;
+    foreground: how many dense has. Where the classes are a few pixels, mean IoU is of noise, this is of what is there.
+    """
     classes = max((tally.shape[-1] for tally in tallies), default=1)
     sums = np.zeros((len(tallies[0]) if len(tallies) else 1, classes, classes))
     for tally in tallies:
@@ -53,6 +57,8 @@ def map_figures(tallies: Sequence[Array]) -> dict[str, Any]:
     return {
         "miou": float((both[there] / either[there]).mean()) if there.any() else None,
         "equal": share(float(both.sum()), float(sums.sum())),
+        "foreground_iou": share(float(both[:, 1:].sum()), float(sums.sum() - sums[:, 0, 0].sum())),
+        "foreground": int(sums[:, 1:].sum()),
     }
 
 

@@ -14,12 +14,23 @@ def test_maps() -> None:
     logits = np.zeros((1, 3, 4, 4), np.float32)
     logits[0, 1, :2] = 1
     result = segment.decode([logits], SIZE)
-    assert segment.agreement([result], [result]) == {"miou": 1.0, "equal": 1.0, "per_frame": [1.0]}
+    told = segment.agreement([result], [result])
+    assert told == {"miou": 1.0, "equal": 1.0, "foreground_iou": 1.0, "foreground": 8, "per_frame": [1.0]}
     logits[0, 2, 0] = 2
     told = segment.agreement([segment.decode([logits], SIZE), result], [result, result])
     assert told["equal"] == pytest.approx(28 / 32)
     assert told["miou"] == pytest.approx((1 + 12 / 16 + 0) / 3)
     assert told["per_frame"] == [pytest.approx((1 + 0.5 + 0) / 3), 1.0]
+
+
+def test_foreground_is_what_either_side_has_beyond_class_0() -> None:
+    segment = TASKS["segment"]
+    ours, dense = (Maps([np.array(rows, np.uint8)], (8, 32)) for rows in ([[0, 1, 2, 1]], [[0, 0, 2, 2]]))
+    told = segment.agreement([ours], [dense])
+    assert (told["foreground_iou"], told["foreground"]) == (pytest.approx(1 / 3), 2)  # the class counts
+    nothing = Maps([np.zeros((1, 4), np.uint8)], (8, 32))
+    told = segment.agreement([nothing], [nothing])
+    assert (told["foreground_iou"], told["foreground"], told["equal"]) == (None, 0, 1.0)
 
 
 def random_maps(seed: int = 0, classes: int = 3) -> Maps:

@@ -19,7 +19,7 @@ from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.grids import around, near
 from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.motion import BLOCK as MOTION_BLOCK
-from fluxcompile.runtime.motion import Alignment, Exposure, Reference, align
+from fluxcompile.runtime.motion import MATCHED, Alignment, Exposure, Reference, align
 
 Array = npt.NDArray[Any]
 Grid = npt.NDArray[np.bool_]
@@ -33,6 +33,8 @@ EDGE = 2
 """Blocks along the frame's edges where new things come in."""
 GROWN = 2
 """Blocks around a miss of the background that are held to the salient threshold."""
+ROUNDING = 0.25
+"""Levels by which the luma of equal pixels may differ."""
 STRICTER = 2
 """More blocks that must miss together in the background than where it is salient."""
 HIT, STALE, SALIENT, BACKGROUND, AT_EDGE, REFRESHED, DENSE = range(len(CAUSES))
@@ -172,8 +174,14 @@ class Classifier:
             if changed is not None and self.canvas is not None:
                 changed = self.canvas.of(changed, planar=False)
             self._reference.update(view, None if changed is None else np.ascontiguousarray(changed).view(np.bool_))
-        moves = self.policy.anchor or self.policy.vectors
-        return align(frame, self._reference, self.alignment, refine=moves, by_block=self.policy.vectors)
+        policy = self.policy
+        same = policy.threshold * (1 if frame.dtype == np.uint8 else 255)
+        same = MATCHED if policy.residual else min(max(same, ROUNDING), MATCHED)
+        moves = policy.anchor or policy.vectors
+        return align(
+            frame, self._reference, self.alignment, matched=same, exposure=policy.exposure, refine=moves,
+            by_block=policy.vectors,
+        )  # fmt: skip
 
     def _causes(self, residual: Array, strong: Grid, inside: Grid) -> npt.NDArray[np.uint8]:
         policy = self.policy

@@ -196,7 +196,8 @@ class CpuStream:
                 self._canvas.centre()
         for classifier in self._classify.values():
             classifier.causes = None
-        if miss is None and self.policy.residual and not fresh:
+        compares = miss is None and not fresh
+        if compares and self.policy.residual:
             for i in images:
                 found = self._classified(i, arrays[i])
                 fresh |= found.miss is None
@@ -204,6 +205,9 @@ class CpuStream:
                 given |= {} if found.miss is None else {i: found.miss}
                 bounds[i] = found.bound
         elif self._canvas is not None:
+            if compares and not self._followed(0, arrays[0]):
+                self._canvas.centre()
+                fresh = True
             self._canvas.put(arrays[0])
             arrays[0] = self._canvas.image
         return Seen(arrays, given, bounds, fresh or self._fresh, are_tensors(frames), began)
@@ -287,8 +291,7 @@ class CpuStream:
         classify, shape = self._classify[index], self._build.frame_shapes[index]
         planar, reference = self._build.references[index]
         frame = array if self._canvas is not None else array.reshape(shape)
-        sane = classify.align(frame, planar, reference)
-        self.roll(*classify.roll)
+        sane = self._followed(index, frame)
         if self._canvas is None:
             found = classify.classify(frame, planar, reference) if sane else Classes(frame, None, None)
             return Classes(found.image.reshape(array.shape), found.miss, found.bound)
@@ -299,6 +302,13 @@ class CpuStream:
             self._canvas.centre()
             self._canvas.put(frame)
         return found
+
+    def _followed(self, index: int, frame: Array) -> bool:
+        """Follow the camera: what was kept moves with it; False if the frame is better run dense."""
+        classify = self._classify[index]
+        sane = classify.align(frame, *self._build.references[index])
+        self.roll(*classify.roll)
+        return sane and not self._fresh
 
     def _salient(self, index: int) -> npt.NDArray[np.float32] | None:
         if self._salience is None or not self.policy.background:

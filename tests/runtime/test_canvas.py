@@ -1,5 +1,6 @@
 """Frames that move on the net's input: the anchor follows the camera, exact streams stay exact, what is bad is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,37 @@ def test_what_stays_in_view_is_reused(step: tuple[int, int], net: Net, scene: np
     assert np.mean(work) < 0.7 * np.mean(worked)
 
 
-def test_exact_streams_stay_exact(net: Net, scene: np.ndarray) -> None:
-    stream = net.stream(Policy(exact=True, anchor=True))
+@pytest.mark.parametrize("policy", [Policy(anchor=True), Policy(exact=False, threshold=2, anchor=True)])
+def test_what_looks_at_pixels_follows_the_camera_and_stays_exact(net: Net, scene: np.ndarray, policy: Policy) -> None:
+    stream, still = net.stream(policy), net.stream(replace(policy, anchor=False))
+    rolls, work, worked = 0, [], []
     for i in range(10):
-        frame = view(scene, 40, 100 + 7 * i)
+        frame = view(scene, 40, 100 + 3 * i)
+        outputs = stream(frame)
+        still(centred(frame, SIZE))
+        assert stream.stats is not None
+        assert still.stats is not None
+        rolls += any(stream.stats.roll)
+        if policy.exact or not rolls:  # along the edges a roll keeps what it had, where it need not be exact
+            assert_matches(outputs, dense(net, frame, stream))
+        if i:
+            assert stream.stats.dense == (policy.exact and any(stream.stats.roll))
+            assert stream.stats.shift == (0, 3)
+            work.append(stream.stats.work_share)
+            worked.append(still.stats.work_share)
+    assert rolls
+    assert np.mean(work) < 0.8 * np.mean(worked)
+
+
+def test_what_looks_at_pixels_takes_only_equal_ones_for_the_same(net: Net, scene: np.ndarray) -> None:
+    """A shift at which blocks are near, but not equal, saves an exact stream nothing."""
+    stream = net.stream(Policy(anchor=True))
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 4, (48, 80, 1), np.uint8)
+        frame = view(scene, 40, 100 + 7 * i) // 2 + noise
         assert_matches(stream(frame), dense(net, frame, stream))
+        assert stream.stats is not None
+        assert stream.stats.shift == (0, 0)
 
 
 def test_a_frame_of_another_size_lies_in_the_middle(net: Net, scene: np.ndarray) -> None:

@@ -231,6 +231,28 @@ def test_options_that_do_not_fit(asked: list[Any], options: tuple[str, ...], mes
     assert message in str(call(*options, code=1).exception)
 
 
+OWN = """
+from fluxcompile.tasks import Task
+brightness = Task.custom(
+    salience=lambda outputs, size: outputs[0][0, 4].reshape(size[0] // 8, size[1] // 8) > 0.5,
+    agreement=lambda outputs, dense: 1 - abs(float(outputs[0][0, 4].max() - dense[0][0, 4].max())),
+    shift=lambda outputs, offset: outputs,
+)
+"""
+
+
+def test_a_task_of_ones_own(asked: list[Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flux_brightness.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ("--clips", folder / "moving.mp4", "--peers", "torch", "--task", "flux_brightness:brightness")
+    policies = ("--policy", "exact", "--policy", "residual=255", "-o", tmp_path / "out")
+    assert "agreement as the task itself defines it" in " ".join(call(*options, *policies).output.split())
+    exact, blind = json.loads((tmp_path / "out" / "clips.json").read_text())["models"]
+    assert (exact["task"], exact["figure"]) == ("custom", "agreement")
+    assert exact["all"]["agreement"] > 0.999 > 0.8 > blind["all"]["agreement"]
+    assert "| agreement |" in (tmp_path / "out" / "clips.md").read_text()
+
+
 def test_an_unknown_task(asked: list[Any], folder: Path) -> None:
     assert "use detect" in str(call("--clips", folder, "--task", "count", code=1).exception)
     assert "--pixels" in str(call("--clips", folder, "--pixels", "bgr", code=1).exception)

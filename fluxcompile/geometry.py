@@ -494,3 +494,19 @@ def own_pixels(cells: int, pixels: int, scale: float, origin: float) -> tuple[In
     low = np.clip(np.floor(edge[:-1]), 0, pixels - 1).astype(np.int64)
     high = np.clip(np.ceil(edge[1:]), 1, pixels).astype(np.int64)
     return low, np.maximum(high, low + 1)
+
+
+SHARED = 4
+"""Of cells larger than FINE pixels, the share of a neighbour, one over this, in which a change is theirs too."""
+FINE = 16
+
+
+def near_pixels(cells: int, pixels: int, scale: float, origin: float) -> tuple[Ints, Ints]:
+    """[low, high): the frame pixels whose changes a cell follows under a radius: its own, and if it is large some more.
+
+    What lies at the border of a large cell moves its neighbour by as much, since their windows overlap; a radius that
+    suits fine maps would leave the neighbour stale.
+    """
+    low, high = own_pixels(cells, pixels, scale, origin)
+    more = int(scale) // SHARED if scale > FINE else 0
+    return np.maximum(low - more, 0), np.minimum(high + more, pixels)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxcompile.geometry import Layout, own_pixels, parse_layout
+from fluxcompile.geometry import Layout, near_pixels, parse_layout
 
 Sample = tuple[Any, ...]
 MOTION_BLOCK = 16
@@ -308,18 +308,18 @@ def reach(miss: Tensor, radius: Tensor, size: Sequence[int]) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def own_pixels_on(device: torch.device, cells: int, pixels: int, scale: float, origin: float) -> tuple[Tensor, Tensor]:
-    """`geometry.own_pixels` as tensors."""
-    low, high = own_pixels(cells, pixels, scale, origin)
+def near_pixels_on(device: torch.device, cells: int, pixels: int, scale: float, origin: float) -> tuple[Tensor, Tensor]:
+    """`geometry.near_pixels` as tensors."""
+    low, high = near_pixels(cells, pixels, scale, origin)
     return torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
 
 
 def _limit_samples() -> Iterator[Sample]:
-    near = torch.zeros(8 * 8, dtype=torch.bool)
-    near[9] = True
-    for scale in (1.0, 2.0, 4.0):
-        n = int(8 / scale)
-        yield torch.ones(n * n, dtype=torch.bool), near, [n, n], [8, 8], [scale, scale], [(scale - 1) / 2] * 2
+    for side, scale in ((8, 1.0), (8, 2.0), (8, 4.0), (96, 32.0)):
+        n = int(side / scale)
+        near = torch.zeros(side * side, dtype=torch.bool)
+        near[side + 1] = True
+        yield torch.ones(n * n, dtype=torch.bool), near, [n, n], [side, side], [scale, scale], [(scale - 1) / 2] * 2
 
 
 @define(
@@ -335,12 +335,12 @@ def limit(
     scale: Sequence[float],
     origin: Sequence[float],
 ) -> Tensor:
-    """Misses kept only in cells whose frame pixels (see `geometry.own_pixels`) touch `reach`."""
+    """Misses kept only in cells whose frame pixels (see `geometry.near_pixels`) touch `reach`."""
     if reach.all():
         return miss.clone()
     total = torch.nn.functional.pad(reach.view(*frame).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
     axes = zip(size, frame, scale, origin, strict=True)
-    spans = [own_pixels_on(miss.device, *axis) for axis in axes]
+    spans = [near_pixels_on(miss.device, *axis) for axis in axes]
     (y0, y1), (x0, x1) = spans
     count = total[y1][:, x1] - total[y0][:, x1] - total[y1][:, x0] + total[y0][:, x0]
     return miss & (count > 0).reshape(-1)

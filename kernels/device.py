@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fluxcompile.geometry import Chain, parse_layout
-from fluxcompile.ops import TABLE, Op, own_pixels_on
+from fluxcompile.ops import TABLE, Op, near_pixels_on
 
 try:
     from fluxcompile.kernels import _device
@@ -95,7 +95,7 @@ def bind(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[T
 
 def _spans(miss: Tensor, reach: Tensor, *where: Any) -> tuple[list[Tensor], Attributes]:
     """What `limit` takes: in place of scales and origins, which are doubles, the spans of pixels they give."""
-    (y_low, y_high), (x_low, x_high) = (own_pixels_on(miss.device, *axis) for axis in zip(*where, strict=True))
+    (y_low, y_high), (x_low, x_high) = (near_pixels_on(miss.device, *axis) for axis in zip(*where, strict=True))
     return [miss.contiguous(), reach.contiguous(), y_low, y_high, x_low, x_high], {"frame": list(where[1])}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from fluxcompile.geometry import Ints, Layout, own_pixels, parse_layout
+from fluxcompile.geometry import Ints, Layout, near_pixels, own_pixels, parse_layout
 from fluxcompile.ir import constant_value, is_constant
 from fluxcompile.ops import flux, split_letters
 from fluxcompile.passes.rules import LETTERS
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 Reader = dict[str, Any]
-COARSE = 4
-"""Pixels a side of the blocks that uneven cells are made of."""
+COARSE, LARGEST = 4, 16
+"""Pixels a side, at least and at most, of the blocks of which cells are made that are not two by two finer ones."""
 
 
 class Masks:
@@ -203,7 +203,7 @@ class Masks:
         origin: Sequence[float],
     ) -> int:
         """The cells of a grid that changes may spread to: from the next finer one where its cells lie two by two."""
-        edges = [own_pixels(*axis) for axis in zip(size, frame, scale, origin, strict=True)]
+        edges = [near_pixels(*axis) for axis in zip(size, frame, scale, origin, strict=True)]
         key = tuple(tuple(e.tolist()) for pair in edges for e in pair)
         if key in self.near:
             return self.near[key]
@@ -221,9 +221,12 @@ class Masks:
                 fine, over = self._near(reach, halves, frame, steps, [(s - 1) / 2 for s in steps]), halves
                 tables = [np.arange(2 * n, dtype=np.int32).reshape(n, 2) for n in size]
         if fine == self.known[reach] and all(n % COARSE == 0 for n in frame) and min(scale) >= 2 * COARSE:
-            over = [n // COARSE for n in frame]  # cells of uneven size: of blocks of pixels, the ones they touch
-            fine = self._near(reach, over, frame, [float(COARSE)] * 2, [(COARSE - 1) / 2] * 2)
-            tables = [_reads(low // COARSE, -(-high // COARSE)) for low, high in edges]
+            # Cells of uneven size, or that overlap: of blocks of pixels, the ones they touch.
+            side = int(np.gcd.reduce([*frame, LARGEST, *(e for pair in edges for axis in pair for e in axis)]))
+            side = max(side, COARSE)
+            over = [n // side for n in frame]
+            fine = self._near(reach, over, frame, [float(side)] * 2, [(side - 1) / 2] * 2)
+            tables = [_reads(low // side, -(-high // side)) for low, high in edges]
         names = [self.lowering.constant(torch.from_numpy(t), f"span_{t.shape[0]}x{t.shape[1]}") for t in tables]
         self.near[key] = self.window(int(np.prod(size)), fine, names, over)
         return self.near[key]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fluxcompile.geometry import own_pixels
+from fluxcompile.geometry import near_pixels
 from fluxcompile.ops import split_letters
 from fluxcompile.passes.trt_call import Call
 from fluxcompile.passes.trt_rows import Array, dependence, entries, pooling_of, view_of
@@ -160,7 +160,7 @@ def limit(w: Writer, call: Call) -> Value:
         return miss
     reads = []
     for axis in zip(call["size"], call["frame"], call["scale"], call["origin"], strict=True):
-        first, last = own_pixels(*axis)
+        first, last = near_pixels(*axis)
         taps = first[:, None] + np.arange((last - first).max())
         reads.append(np.where(taps < last[:, None], taps, -1))
     near = w.once(

@@ -18,6 +18,8 @@ from fluxcompile.geometry import (
     Layout,
     global_layout,
     map_layout,
+    near_pixels,
+    own_pixels,
     parse_layout,
     strided_window,
     transposed_window,
@@ -353,3 +355,22 @@ def test_simplified_keeps_who_shares_a_row(text: str, simple: str | None) -> Non
             == found.rows
             == math.prod(f.size for _, f in plain.factors() if f.axis)
         )
+
+
+@pytest.mark.parametrize(
+    ("cells", "pixels", "scale", "first", "middle"),
+    [
+        (8, 64, 8, (0, 8), (32, 40)),
+        (4, 64, 16, (0, 16), (32, 48)),
+        (4, 128, 32, (0, 40), (56, 104)),  # a quarter of each neighbour
+        (4, 256, 64, (0, 80), (112, 208)),
+        (1, 32, 32, (0, 32), None),
+    ],
+)
+def test_large_cells_follow_more_than_their_own(cells: int, pixels: int, scale: int, first: Any, middle: Any) -> None:
+    spans = list(zip(*near_pixels(cells, pixels, float(scale), (scale - 1) / 2), strict=True))
+    assert spans[0] == first
+    assert middle is None or spans[cells // 2] == middle
+    own = list(zip(*own_pixels(cells, pixels, float(scale), (scale - 1) / 2), strict=True))
+    assert [high for _, high in own[:-1]] == [low for low, _ in own[1:]]  # these part the frame
+    assert all(low <= a < b <= high for (low, high), (a, b) in zip(spans, own, strict=True))

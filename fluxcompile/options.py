@@ -40,10 +40,11 @@ class Policy:
 
     threshold: an input pixel counts as changed when any channel moved by more than this from the reference image,
         in the units of the model's input (of uint8 frames: grey levels).
-    radius: how far a changed pixel may spread, in frame pixels; None follows every window to the end. What misses in
-        the background does not spread.
+    radius: how far a changed pixel may spread, in frame pixels, and into a quarter of a cell more on maps of cells
+        larger than 16; None follows every window to the end. What misses in the background does not spread.
     residual: how far a block of 8 x 8 pixels may be from the reference image, its mean absolute difference in frame
-        values; 0 looks at each pixel alone (`threshold`). With a task, of what is salient in its last outputs.
+        values; 0 looks at each pixel alone (`threshold`). With a task, of what is salient in its last outputs, over
+        its weight there: what matters half as much may differ twice as much, up to `background`.
     background: the same for what is not salient; 0 makes no difference. What touches such a block within two blocks
         is held to `residual`.
     texture: the share of a block's own contrast that is added to `background`: texture seen half a pixel off.
@@ -121,7 +122,7 @@ def _word(value: float | bool | None) -> str:
 
 
 VIDEO = Policy(
-    exact=False, residual=2.5, radius=10, background=14.0, edge=8.0, support=4, dense=0.4, exposure=True, anchor=True
+    exact=False, residual=1.0, radius=8, background=14.0, edge=14.0, support=4, dense=0.4, exposure=True, anchor=True
 )
 """For detectors on camera frames (bytes)."""
 POLICIES = {"exact": Policy(), "video": VIDEO}

@@ -1,8 +1,8 @@
 """The miss classifier: which blocks of a frame must be computed anew, told by how far they are from the reference.
 
 Salience is what the task makes of the last outputs, a weight in [0, 1] for each block of 8 x 8 pixels. Salient blocks
-are held to a tight threshold and may spread; others miss only where something clearly changed. What is left out though
-it differs is stale: it grows old, and is repaired by and by.
+are held to a tight threshold, over their weight, and may spread; others miss only where something clearly changed. What
+is left out though it differs is stale: it grows old, and is repaired by and by.
 """
 
 from dataclasses import dataclass
@@ -185,8 +185,8 @@ class Classifier:
 
     def _causes(self, residual: Array, strong: Grid, inside: Grid) -> npt.NDArray[np.uint8]:
         policy = self.policy
-        differs = ~(residual <= policy.residual)
         salience = self._projected() if policy.background else None
+        differs = ~(residual <= self._allowed(salience))
         if salience is not None:
             if policy.support:
                 strong = strong & (around(strong) >= policy.support + STRICTER)
@@ -208,6 +208,14 @@ class Classifier:
             due = self._due((causes == STALE) & (self._age > 0), max(1, round(policy.freshness * causes.size)))
             causes[due] = REFRESHED
         return causes
+
+    def _allowed(self, salience: npt.NDArray[np.float32] | None) -> Array | float:
+        """How far each block may be off: by as much more as its weight is less, but no more than in the background."""
+        policy = self.policy
+        if salience is None:
+            return policy.residual
+        weight = np.where(salience > 0, salience, 1).clip(policy.residual / policy.background, 1)
+        return policy.residual / weight
 
     def _expose(self, image: Array, planar: bool, levels: npt.NDArray[np.uint8]) -> None:
         """See the blocks that are set in the reference's light."""

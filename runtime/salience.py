@@ -1,7 +1,8 @@
 """Where a frame matters, by the outputs of the last one: float32 in [0, 1] for each 8 x 8 pixels of the net's input.
 
-This runs beside every frame. A detector's candidates are painted as they come, without suppression: what the next frame
-may show there is worth the same.
+It is a weight: where it is half, a block may differ twice as much before it is computed anew; 0 is background. This
+runs beside every frame. A detector's candidates are painted as they come, without suppression and whatever their score:
+what the next frame may show there is worth the same.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,19 @@ LEAST = 0.1
 """Score from which a candidate matters; what is found counts from 0.25."""
 GROWN = 12
 """Pixels around a box in which its object may be found next."""
+LARGE = 128
+"""Pixels a side from which an object weighs less, by as much as it is larger: more of a frame goes into its score."""
 CLOSE = 0.5
 """Of the mean margin between the best two classes: below it a place is unsure."""
 
 
 def boxes(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
-    """The best score of a YOLO or YOLOX head over each cell."""
+    """The weight of the smallest candidate of a YOLO or YOLOX head over each cell."""
     return painted(heads.candidates(outputs, size, LEAST), size)
 
 
 def keypoints(outputs: Sequence[Array], size: tuple[int, int]) -> Salience:
-    """The same of a pose head: persons are salient as a whole."""
+    """The same of a pose head, whose persons are salient as a whole."""
     return painted(heads.persons(outputs, LEAST), size)
 
 
@@ -70,16 +73,18 @@ def _cells(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
-    """The score of each candidate over the cells that its box, grown, touches."""
+    """The weight of each candidate over the cells that its box, grown, touches."""
     paint: Salience = np.zeros(_cells(size), np.float32)
-    order = np.argsort(found.scores, kind="stable")  # the best is painted last
+    areas = np.nan_to_num(found.centres[:, 2:].prod(1))
+    weights = np.minimum(1, LARGE / np.sqrt(np.maximum(areas, 1)))
+    order = np.argsort(weights, kind="stable")  # the smallest is painted last
     centres, half = found.centres[order, :2], found.centres[order, 2:] / 2 + GROWN
     low = np.floor((centres - half) / CELL)
     high = np.ceil((centres + half) / CELL)
     edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(paint.shape))
-    scores = found.scores[order]
-    _cpu.paint_boxes(np.ascontiguousarray(edges, np.int32), np.ascontiguousarray(scores, np.float32), paint)
-    return paint.clip(0, 1, out=paint)
+    levels = np.ascontiguousarray(weights[order], np.float32)
+    _cpu.paint_boxes(np.ascontiguousarray(edges, np.int32), levels, paint)
+    return paint
 
 
 def _middles(cells: int, extent: int, pixels: int) -> Index:

@@ -93,6 +93,17 @@ def test_the_background_is_held_to_another_threshold(net: Net) -> None:
     assert causes(stream)[2, 9] == BACKGROUND
 
 
+@pytest.mark.parametrize(("weight", "most"), [(1.0, 2), (0.5, 4), (0.125, 16), (0.01, 20)])
+def test_what_weighs_less_may_differ_more(net: Net, weight: float, most: int) -> None:
+    """By as much as its weight is less, but no more than the background."""
+    policy = Policy(exact=False, residual=2.0, background=20.0, texture=0.0, dense=1.0)
+    stream = CpuStream(net.program, policy, salience=lambda outputs, size: weight * left_half(outputs, size))
+    stream(grey())
+    stream(changed(changed(grey(), (2, 2), by=most), (5, 2), by=most + 1))
+    assert causes(stream)[2, 2] == HIT
+    assert causes(stream)[5, 2] == SALIENT
+
+
 def test_what_touches_a_miss_of_the_background_is_held_to_the_tight_one(net: Net) -> None:
     stream = stream_of(net)
     stream(grey())

@@ -47,7 +47,8 @@ class Policy:
         its weight there: what matters half as much may differ twice as much, up to `background`.
     background: the same for what is not salient; 0 makes no difference. What touches such a block within two blocks
         is held to `residual`.
-    texture: the share of a block's own contrast that is added to `background`: texture seen half a pixel off.
+    texture: pixels, down and across, by which texture in the background may be seen off: that times a block's own
+        gradient is added to `background`.
     edge: the same for the outermost 16 pixels of the frame, where new things come in.
     support: how many of the 3 x 3 blocks around a block must miss for it to count, two more in the background.
     anchor: frames may be smaller than the net's input; they lie in its middle and move there as the camera moves.

@@ -101,9 +101,9 @@ class Classifier:
         residual = self._residuals(image, planar, reference, exposure)
         strong = ~(residual <= (policy.background or policy.residual))
         if policy.background and policy.texture:
-            contrast = np.empty_like(residual)
-            _cpu.block_contrast(image, planar, BLOCK, residual, policy.background, contrast)
-            strong = ~(residual <= policy.background + policy.texture * contrast)
+            gradient = np.empty_like(residual)
+            _cpu.block_gradient(image, planar, BLOCK, residual, policy.background, gradient)
+            strong = ~(residual <= policy.background + policy.texture * gradient)
         inside = self._inside(residual.shape)
         if np.count_nonzero(strong & inside) > policy.dense * np.count_nonzero(inside):
             return Classes(image, None, None)

@@ -135,11 +135,21 @@ def test_texture_seen_half_a_pixel_off_is_no_miss(net: Net) -> None:
     stripes[:, ::2] = 160
     moved = stripes.copy()
     moved[:, 1::2], moved[:, ::2] = 130, 130
-    for texture, cause in ((0.0, BACKGROUND), (1.0, BACKGROUND), (0.5, BACKGROUND)):
+    for texture, cause in ((0.0, BACKGROUND), (0.1, BACKGROUND), (0.5, STALE)):
         stream = stream_of(net, texture=texture)
         stream(moved)
-        stream(stripes)  # 30 off; its own contrast is 30
-        assert causes(stream)[2, 9] == (cause if 20 + texture * 30 < 30 else STALE)
+        stream(stripes)  # 30 off, and 60 from pixel to pixel
+        assert causes(stream)[2, 9] == cause
+
+
+def test_an_edge_is_no_texture(net: Net) -> None:
+    """A block of two halves that gets another edge: as much contrast as stripes, but little of it a pixel apart."""
+    edge, other = grey(), grey()
+    edge[16:24, 76:80], other[16:20, 72:80] = 160, 160
+    stream = stream_of(net, texture=0.5)
+    stream(edge)
+    stream(other)
+    assert causes(stream)[2, 9] == BACKGROUND
 
 
 def test_freshness_repairs_the_oldest(net: Net) -> None:
@@ -215,6 +225,26 @@ def test_painted_masks(h: int, w: int, block: int, radius: int, seed: int) -> No
     assert (bound >= want).all()
     if h % block == 0 and w % block == 0:
         np.testing.assert_array_equal(bound, want)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("h", "w", "block"), [(16, 24, 8), (13, 21, 8), (3, 2, 8), (9, 9, 1)])
+def test_gradients(h: int, w: int, block: int, planar: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
+    mean, steps = image.mean(2), np.zeros((h, w))
+    steps[:-1] += np.abs(np.diff(mean, axis=0))
+    steps[:, :-1] += np.abs(np.diff(mean, axis=1))
+    blocks = (-(-h // block), -(-w // block))
+    expected = np.empty(blocks)
+    for y, x in np.ndindex(blocks):
+        expected[y, x] = steps[y * block :, x * block :][:block, :block].mean()
+    expected[-1, -1] = 0  # differs too little to be looked at
+    residual, found = np.full(blocks, 5, np.float32), np.empty(blocks, np.float32)
+    residual[-1, -1] = 4
+    for dtype in (np.uint8, np.float32):
+        frame = np.ascontiguousarray(image.transpose(2, 0, 1) if planar else image, dtype)
+        _cpu.block_gradient(frame, planar, block, residual, 4.0, found)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_policies_by_name() -> None:

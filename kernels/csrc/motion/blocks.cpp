@@ -96,14 +96,14 @@ void residual(const std::string& variant, const Array& frame, bool planar, const
     });
 }
 
-void contrast(const Array& frame, bool planar, int block, const Array& residuals, float least, const Result& out) {
-    const char* op = "block_contrast";
+void gradient(const Array& frame, bool planar, int block, const Array& residuals, float least, const Result& out) {
+    const char* op = "block_gradient";
     const Size s = size_of_frame(op, frame, planar, block);
     const float* known = floats_of(op, "the residual", residuals, s);
     float* to = floats_of(op, "out", out, s);
     nb::gil_scoped_release unlocked;
     by_type(frame, [&](const auto* from) {
-        block_contrast(from, planar, s.height, s.width, s.channels, block, known, least, to);
+        block_gradient(from, planar, s.height, s.width, s.channels, block, known, least, to);
     });
 }
 
@@ -157,7 +157,7 @@ void bind_blocks(nb::module_& m) {
     using namespace nb::literals;
     m.def("block_residual", residual, "variant"_a, "frame"_a.noconvert(), "planar"_a, "reference"_a.noconvert(),
           "block"_a, "gain"_a.noconvert(), "bias"_a.noconvert(), "out"_a.noconvert());
-    m.def("block_contrast", contrast, "frame"_a.noconvert(), "planar"_a, "block"_a, "residual"_a.noconvert(), "least"_a,
+    m.def("block_gradient", gradient, "frame"_a.noconvert(), "planar"_a, "block"_a, "residual"_a.noconvert(), "least"_a,
           "out"_a.noconvert());
     m.def("paint_blocks", paint, "levels"_a.noconvert(), "block"_a, "radii"_a, "miss"_a.noconvert(),
           "bound"_a.noconvert());

@@ -3,10 +3,11 @@
 `fluxcompile calibrate MODEL CLIP` is this. The clip's first half chooses, its second half says what the choice is
 worth: the figure reported is not the one tuned on. A ladder of boldness is climbed first, all thresholds together; then
 one knob at a time is changed, and kept where the agreement holds and the work falls. The anchor is one of them: it
-stays only where it pays.
+stays only where it pays. Where not even the least bold rung agrees, changes must spread wider: the ladder is climbed
+again at twice the radius, four times, without one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -16,13 +17,18 @@ from fluxcompile.bench import torch_threads
 from fluxcompile.clip_runs import Bench, Loaded, Plan, Track
 from fluxcompile.errors import OptionError
 from fluxcompile.options import VIDEO, Policy
+from fluxcompile.runtime.salience import CELL
 from fluxcompile.tasks import Task
 
 LADDER = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Boldness: what the thresholds of the start are multiplied by."""
+WIDER = (2, 4, None)
+"""What the start's radius is multiplied by where no rung agrees; None knows no radius."""
 CHANGES: dict[str, dict[str, Any]] = {
     "radius 8": {"radius": 8},
-    "radius 20": {"radius": 20},
+    "radius 16": {"radius": 16},
+    "no texture": {"texture": 0.0},
+    "texture 1": {"texture": 1.0},
     "no support": {"support": 0},
     "support 5": {"support": 5},
     "gate 0.25": {"gate": 0.25},
@@ -139,11 +145,14 @@ def _chosen(bench: Bench, loaded: Loaded, found: Calibration, start: Policy) -> 
         policies[name] = policy
         return one
 
-    for boldness in LADDER:
-        one = tries(f"boldness {boldness:g}", bolder(start, boldness))
-        if not _agrees(one, found.target):
+    for name, begun in _wider(start):
+        for boldness in LADDER:
+            one = tries(f"boldness {boldness:g}{name}", bolder(begun, boldness))
+            if not _agrees(one, found.target):
+                break
+            best = one
+        if best is not None:
             break
-        best = one
     if best is None:
         one = tries("exact", Policy())
         one.kept = True
@@ -157,6 +166,14 @@ def _chosen(bench: Bench, loaded: Loaded, found: Calibration, start: Policy) -> 
             best = one
     best.kept = True
     return policies[best.name]
+
+
+def _wider(start: Policy) -> Iterator[tuple[str, Policy]]:
+    """The start with wider and wider radii, and what to call that."""
+    yield "", start
+    for times in WIDER if start.radius is not None else ():
+        radius = None if times is None else times * max(start.radius or 0, CELL)
+        yield f", radius {'none' if radius is None else radius}", replace(start, radius=radius)
 
 
 def bolder(policy: Policy, boldness: float) -> Policy:

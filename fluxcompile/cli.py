@@ -126,7 +126,10 @@ def run(
     start: Annotated[int, typer.Option(min=0, help="Skip so many frames first.")] = 0,
     policy: Annotated[
         list[str] | None,
-        typer.Option(metavar="POLICY", help="exact (the default), video, or knobs, video,residual=3. May be repeated."),
+        typer.Option(
+            metavar="POLICY",
+            help="exact (the default), careful, video, bold, or knobs, video,residual=3. May be repeated.",
+        ),
     ] = None,
     task: TaskOption = None,
     compare: Annotated[bool, typer.Option(help="Also run dense inference, and tell how well they agree.")] = True,

@@ -54,7 +54,10 @@ def bench(
     ] = None,
     policy: Annotated[
         list[str] | None,
-        typer.Option(metavar="POLICY", help="Of --clips: exact, video, or knobs, video,residual=3. May be repeated."),
+        typer.Option(
+            metavar="POLICY",
+            help="Of --clips: exact, careful, video, bold, or knobs, video,residual=3. May be repeated.",
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
     int8: Annotated[
@@ -200,7 +203,9 @@ def ablate(
     clips: Annotated[
         str | None, typer.Option(metavar="DIR|A,B", help="Take each part of the policy away in turn on these clips.")
     ] = None,
-    policy: Annotated[str, typer.Option(help="Of --clips: exact, video, or knobs, video,residual=3.")] = "video",
+    policy: Annotated[
+        str, typer.Option(help="Of --clips: exact, careful, video, bold, or knobs, video,residual=3.")
+    ] = "video",
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
     task: TaskOption = None,
     pixels: PixelsOption = "auto",

@@ -85,7 +85,9 @@ def profile(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(metavar="POLICY", help="exact, video, or knobs. Of a clip, video; else no change spreads."),
+        typer.Option(
+            metavar="POLICY", help="exact, careful, video, bold, or knobs. Of a clip, video; else no change spreads."
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of each clip: stop after so many.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often all is played; the fastest of each frame counts.")] = 4,

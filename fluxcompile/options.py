@@ -110,6 +110,9 @@ class Policy:
         """The policy as a reader of a table wants it: its name, and what differs from that."""
         if self.exact:
             return "exact"
+        named = [name for name, policy in POLICIES.items() if policy == self]
+        if named:
+            return named[0]
         start = VIDEO if self.anchor or self.background else Policy(exact=False)
         begun = start.to_json()
         told = [f"{knob} {_word(value)}" for knob, value in self.to_json().items() if value != begun[knob]]
@@ -126,7 +129,11 @@ VIDEO = Policy(
     exact=False, residual=1.0, radius=8, background=14.0, edge=14.0, support=4, dense=0.4, exposure=True, anchor=True
 )
 """For detectors on camera frames (bytes)."""
-POLICIES = {"exact": Policy(), "video": VIDEO}
+CAREFUL = replace(VIDEO, residual=0.5, background=6.0, edge=6.0, texture=0.25, radius=16)
+"""The same, closer to dense inference and dearer."""
+BOLD = replace(VIDEO, residual=3.0, background=24.0, edge=24.0)
+"""The same, cheaper and further from dense inference."""
+POLICIES = {"exact": Policy(), "careful": CAREFUL, "video": VIDEO, "bold": BOLD}
 """The policies that have names."""
 
 

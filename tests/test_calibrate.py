@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fluxcompile import Frames, Net, OptionError, Policy, cli, fluxcompile, load
 from fluxcompile.ablate_policy import WHOLE, rows_of, variants
-from fluxcompile.calibrate import LADDER, bolder, calibrate
+from fluxcompile.calibrate import LADDER, Tried, bolder, calibrate
 from fluxcompile.options import VIDEO
 from fluxcompile.runtime.video import Writer
 
@@ -79,6 +79,23 @@ def test_where_nothing_agrees_it_is_exact(net: Net, clip: Path) -> None:
     assert found.policy == Policy()
     assert found.held_out is not None
     assert found.held_out["likeness"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("enough", "kept"), [(8, 8), (16, 16), (20, 32), (None, None)])
+def test_a_wider_radius_where_the_start_cannot_agree(
+    enough: int | None, kept: int | None, net: Net, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(bench: Any, loaded: Any, name: str, policy: Policy) -> Tried:
+        agrees = policy.radius is None or (enough is not None and policy.radius >= enough)
+        return Tried(name, policy.to_json(), 1 / policy.residual, 1.0, 1.0 if agrees and policy.residual <= 2 else 0.9)
+
+    monkeypatch.setattr("fluxcompile.calibrate._tried", tried)
+    found = calibrate(net, clip, 0.95, start=replace(VIDEO, anchor=False))
+    assert found.policy is not None
+    assert (found.policy.radius, found.policy.residual) == (kept, 2.0)
+    radii = [one.policy["radius"] for one in found.tried if one.policy["residual"] == 0.25]
+    assert radii == [8, 16, 32, None][: len(radii)]
+    assert radii[-1] == kept
 
 
 def test_refusals(net: Net, clip: Path) -> None:

@@ -221,7 +221,7 @@ def test_the_command(asked: list[Any], folder: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--policy", "video"), "need clips"),
-        (("--clips", ".", "--policy", "fast"), "'fast' is no policy; use exact, video or knob=value"),
+        (("--clips", ".", "--policy", "fast"), "'fast' is no policy; use exact, careful, video, bold or knob=value"),
         (("--clips", ".", "--policy", "speed=3"), "there is no knob 'speed'"),
         (("--clips", ".", "--policy", "video,radius=far"), "radius is 'far', which is no number"),
         (("--clips", "nowhere"), "no such file or folder"),

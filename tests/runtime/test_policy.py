@@ -14,7 +14,7 @@ from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.errors import InputError, OptionError
 from fluxcompile.kernels import _cpu
 from fluxcompile.net import Net
-from fluxcompile.options import VIDEO, parse_policy
+from fluxcompile.options import POLICIES, VIDEO, parse_policy
 from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.grids import around, near
 from fluxcompile.runtime.miss import BACKGROUND, HIT, REFRESHED, SALIENT, STALE
@@ -248,8 +248,9 @@ def test_gradients(h: int, w: int, block: int, planar: bool) -> None:
 
 
 def test_policies_by_name() -> None:
-    assert parse_policy("video") is not None
     assert parse_policy("video") == VIDEO
+    assert [parse_policy(name).words for name in POLICIES] == list(POLICIES)
+    assert parse_policy("bold,radius=4").words.startswith("video, radius 4, residual")
     assert parse_policy("exact") == Policy()
     assert parse_policy("residual=3, radius=8") == Policy(exact=False, residual=3, radius=8)
     assert parse_policy("video,radius=none,anchor=off").radius is None

@@ -129,9 +129,9 @@ VIDEO = Policy(
     exact=False, residual=1.0, radius=8, background=14.0, edge=14.0, support=4, dense=0.4, exposure=True, anchor=True
 )
 """For detectors on camera frames (bytes)."""
-CAREFUL = replace(VIDEO, residual=0.5, background=6.0, edge=6.0, texture=0.25, radius=16)
+CAREFUL = replace(VIDEO, residual=0.4, background=5.0, edge=5.0, texture=0.25, radius=16, support=3)
 """The same, closer to dense inference and dearer."""
-BOLD = replace(VIDEO, residual=3.0, background=24.0, edge=24.0)
+BOLD = replace(VIDEO, residual=2.5, background=20.0, edge=20.0)
 """The same, cheaper and further from dense inference."""
 POLICIES = {"exact": Policy(), "careful": CAREFUL, "video": VIDEO, "bold": BOLD}
 """The policies that have names."""

@@ -27,7 +27,7 @@ BLOCK = 8
 """Frame pixels a side of what is missed or hit together."""
 FAR = 1 << 24
 """A radius beyond every frame."""
-DRIFT = 1 / 32
+DRIFT = 1 / 48
 """Share of white by which the light may have changed since the reference; beyond it, dark and bright are cut off."""
 EDGE = 2
 """Blocks along the frame's edges where new things come in."""

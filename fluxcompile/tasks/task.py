@@ -18,8 +18,9 @@ class Task:
     """`decode(outputs, size)` gives one frame's result, `compare(result, dense)` a tally, `figures(tallies)` the rest.
 
     `figure` names the figure that stands for all. `salience(outputs, size)` is in [0, 1] for each 8 x 8 pixels of the
-    net's input. `shift(result, (dy, dx))` is the result when everything moves by so many pixels, down and to the right.
-    `result` is the type of a result; `delays` tells after how many frames each new object was found.
+    net's input, a weight: where it is half, a block may differ twice as much before it is computed anew.
+    `shift(result, (dy, dx))` is the result when everything moves by so many pixels, down and to the right. `result` is
+    the type of a result; `delays` tells after how many frames each new object was found.
     """
 
     name: str

@@ -57,11 +57,11 @@ template <class T>
 void block_gradient(const T* frame, bool planar, int height, int width, int channels, int block, const float* residual,
                     float least, float* out) {
     const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? static_cast<ptrdiff_t>(height) * width : 1;
-    const auto grey = [&](int y, int x) {
+    const auto grey = [&](int y, int x) {  // times the number of channels
         const T* at = frame + (static_cast<ptrdiff_t>(y) * width + x) * pixel;
         float sum = 0;
         for (int c = 0; c < channels; ++c) sum += static_cast<float>(at[c * channel]);
-        return sum / static_cast<float>(channels);
+        return sum;
     };
     std::vector<float> above(static_cast<size_t>(block) + 1), line(above);
     for (int top = 0; top < height; top += block) {
@@ -82,7 +82,7 @@ void block_gradient(const T* frame, bool planar, int height, int width, int chan
                 }
                 std::swap(line, above);
             }
-            *out = sum / static_cast<float>(rows * columns);
+            *out = sum / static_cast<float>(rows * columns * channels);
         }
     }
 }

@@ -19,7 +19,7 @@ import msgspec
 from fluxcompile.errors import BundleError
 from fluxcompile.program import Input
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 FILES = (
     *("golden.onnx", "plugin.onnx", "weights.bin", "program.flux", "samples.npz"),
@@ -42,6 +42,25 @@ class Tensor(msgspec.Struct, frozen=True):
     levels: int = 0
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """An op that has more bits than the rest of an engine, fp32 or fp16, and why."""
+
+    precision: str
+    why: str
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """How far an engine's results are from float32: over their root mean square, and over their largest value.
+
+    agreement: the task's `figure`, None where it found nothing to compare or there is no task.
+    """
+
+    rms: float = 0.0
+    most: float = 0.0
+    figure: str = ""
+    agreement: float | None = None
+
+
 class Memory(msgspec.Struct, frozen=True):
     """Estimated bytes on the device. State is every cache twice, as one frame's and the next's."""
 
@@ -60,8 +79,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     frames_in: the program's own inputs, as a stream takes frames. capacity: the share of all tiles or rows that the
     lists of fixed.onnx have room for, 0 where there is none; overflow names its output that says they had not.
-    float_layers: what stays float32 in any precision, by the part of a node's name before its slash. ranges: the
-    largest magnitudes of tensors over a clip, for int8.
+    kept: the ops that have more bits than the rest, by the part of a node's name before its slash. ranges: in int8, the
+    largest magnitude over the clip of what the product of an op reads; the graph has the nodes that follow from it.
+    loss: what fewer bits cost over the samples, by ONNX Runtime.
     """
 
     format: int
@@ -80,8 +100,9 @@ class Manifest(msgspec.Struct, frozen=True):
     template: Any
     policy: dict[str, Any]
     plugins: list[str]
-    float_layers: list[str]
+    kept: dict[str, Kept]
     ranges: dict[str, float]
+    loss: Loss
     memory: Memory
     licences: dict[str, str]
     files: dict[str, str]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxcompile import checks
+from fluxcompile.check_precision import precision_holds
 from fluxcompile.checks import Case, Failed, Skipped
 from fluxcompile.errors import FluxError, OptionError, in_a_line
 
@@ -41,12 +42,14 @@ def check(
     clip: str | Path | None = None,
     bindings: dict[str, Path] | None = None,
     only: Collection[str] = (),
+    task: str | None = None,
 ) -> list[Result]:
     """Make every check of the bundle in a folder, or those that are named.
 
     clip: a video to compare over in place of the samples. bindings: folders of TensorRT's Python bindings, by version.
+    task: what the outputs mean, where their shapes do not say it.
     """
-    case = Case(Path(folder), None if clip is None else Path(clip), bindings or {})
+    case = Case(Path(folder), None if clip is None else Path(clip), bindings or {}, task)
     known = [*CHECKS, *_of_this_case(case)]
     unknown = set(only) - {c.name for c in known}
     if unknown:
@@ -101,8 +104,14 @@ CHECKS = [
     ),
     Check(
         "plugin graph is golden without functions",
-        "what TensorRT is given is what ONNX Runtime was given, and its plugin nodes have the plugins' ports",
+        "what TensorRT is given is what ONNX Runtime was given, but for int8's nodes around products, which follow "
+        "from the manifest; its plugin nodes have the plugins' ports",
         checks.plugin_is_golden_without_functions,
+    ),
+    Check(
+        "precision holds",
+        "with every tensor rounded as the engine may keep it, results and the task's agreement stay near float32's",
+        precision_holds,
     ),
     Check("plugin source is there", "plugin/ declares every plugin that the graph uses", checks.plugin_source_matches),
     Check(

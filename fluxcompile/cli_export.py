@@ -13,6 +13,7 @@ from fluxcompile.cli_shared import (
     JsonOption,
     ModelArgument,
     PixelsOption,
+    TaskOption,
     WithoutOption,
     console,
     opened_net,
@@ -34,6 +35,9 @@ def export(
         typer.Option(help="Also an engine with lists of fixed length, for frames with up to this share that is new."),
     ] = None,
     memory_gib: Annotated[float | None, typer.Option(min=0.1, help="Of the device; the smallest by default.")] = None,
+    keep: Annotated[
+        str, typer.Option(help="Layers or modules that stay float32 in any precision: model.23,conv2d_4.")
+    ] = "",
     attention: Annotated[str, typer.Option(help="exact, incremental or active.")] = "exact",
     example: ExampleOption = None,
     without: WithoutOption = None,
@@ -51,6 +55,7 @@ def export(
             clip=clip,
             capacity=capacity,
             frames=frames,
+            keep=[name.strip() for name in keep.split(",") if name.strip()],
             memory_bytes=None if memory_gib is None else int(memory_gib * 2**30),
         )
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())
@@ -75,13 +80,14 @@ def check(
         typer.Option(metavar="VERSION=DIR", help="TensorRT's Python bindings; build/bindings/* by default."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="One check alone; may be repeated.")] = None,
+    task: TaskOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle without its target: what can be proven here, and whether it was."""
     from fluxcompile.check import check as made
 
     with console.status(f"checking {bundle}"):
-        results = made(bundle, clip=clip, bindings=_bindings(bindings), only=only or ())
+        results = made(bundle, clip=clip, bindings=_bindings(bindings), only=only or (), task=task)
     if as_json:
         print_json({"checks": [r.to_json() for r in results]})
     else:

@@ -5,6 +5,8 @@ fluxcompile export MODEL --target jetson-orin -o out/
 """
 
 import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,26 +14,28 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
 
-from fluxcompile.bundle import FORMAT, Manifest, Tensor, files_of, write_manifest
+from fluxcompile.bundle import FORMAT, Loss, Manifest, Tensor, files_of, write_manifest
 from fluxcompile.errors import ExportError
-from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, ranges_over, real_clip
+from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, real_clip
 from fluxcompile.kernels.plugins import plugin_sources
+from fluxcompile.losses import Graph, loss_of, meaning_of
 from fluxcompile.memory import estimate, names_in, parts_of, require_room
 from fluxcompile.options import Policy
 from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
+from fluxcompile.passes.quantize_products import quantize_products
 from fluxcompile.passes.trt_writer import OPSET
 from fluxcompile.plugin_ops import DOMAIN
 from fluxcompile.program import Program
+from fluxcompile.rounding import Plan, plan_precision
 from fluxcompile.targets import Target, target_of
 
 PACKAGE = Path(__file__).parent
 ONBOARD = PACKAGE / "onboard"
 """What is copied into a bundle as it is."""
 PRECISIONS = ("fp32", "fp16", "int8")
-EXACT_OPS = ("layer_norm", "group_norm", "batch_norm", "softmax", "mean", "sum")
-"""Layers that sum many values, and lose them in float16."""
 
 
 def export(
@@ -45,13 +49,15 @@ def export(
     frames: int = FRAMES,
     capacity: float | None = None,
     memory_bytes: int | None = None,
+    keep: Sequence[str] = (),
 ) -> Manifest:
     """Write the bundle; the folder is made, or one that holds a bundle is written anew. A crash leaves it as it was.
 
     policy: the program's own when not given. clip: a video whose frames become the samples and, for int8, give the
     ranges; made-up frames when not given. frames: how many. capacity: also write a graph whose lists have room for this
     share of all tiles and rows, and so a fixed length: nothing waits for the host, and what does not fit runs in the
-    other graph. memory_bytes: of the device, where it is not the smallest of its name.
+    other graph. memory_bytes: of the device, where it is not the smallest of its name. keep: modules or layers that
+    stay float32 in any precision, besides those that the frames show to need it.
 
     Raises ExportError for an unknown target or precision, an op without a lowering, a program too large for the device.
     """
@@ -64,12 +70,13 @@ def export(
     memory = estimate(program, lowered, capacity)
     require_room(memory, machine, memory_bytes or machine.memory_bytes)
     feeds = list(real_clip(program, policy, clip, frames) if clip else made_clip(program, policy, frames))
+    plan = plan_precision(program, lowered, feeds, precision, keep)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_graphs(part, lowered)
+    write_graphs(part, lowered, plan)
     if fixed:
-        write_fixed(part, fixed)
+        write_fixed(part, fixed, plan)
     levels = write_samples(part, program, lowered, feeds)
     program.save(part / "program.flux")
     _copy(part)
@@ -81,9 +88,9 @@ def export(
         target=asdict(machine),
         precision=precision,
         opset=OPSET,
-        inputs=_inputs(program, lowered, levels),
+        inputs=_inputs(program, lowered, levels, plan),
         frames_in=[i for i in program.graphs["blocked"].inputs if i.role == "input"],
-        outputs=_outputs(program, lowered),
+        outputs=_outputs(program, lowered, plan),
         results=lowered.outputs,
         caches=lowered.caches,
         capacity=capacity or 0.0,
@@ -92,8 +99,9 @@ def export(
         template=program.template,
         policy=policy.to_json(),
         plugins=sorted({n.op_type for n in lowered.model.graph.node if n.domain == DOMAIN}),
-        float_layers=float_layers(program),
-        ranges=ranges_over(lowered, feeds) if precision == "int8" else {},
+        kept=plan.kept,
+        ranges=plan.ranges,
+        loss=_loss(program, lowered, feeds, precision, plan),
         memory=memory,
         licences={
             "scripts, plugins and graph": "Apache-2.0, of fluxcompile",
@@ -121,7 +129,7 @@ def _require(precision: str, clip: str | Path | None, capacity: float | None, fo
         raise ExportError(f"{folder}: holds files that are no bundle; give a new folder")
 
 
-def write_graphs(folder: Path, lowered: Lowered) -> None:
+def write_graphs(folder: Path, lowered: Lowered, plan: Plan) -> None:
     """golden.onnx and plugin.onnx, which share their weights."""
     model = onnx.ModelProto()
     model.CopyFrom(lowered.model)
@@ -130,11 +138,34 @@ def write_graphs(folder: Path, lowered: Lowered) -> None:
     (folder / "weights.bin").touch(0o644)  # made, if nothing was large enough to lie outside
     (folder / "weights.bin").chmod(0o644)
     golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
-    del golden.functions[:]
-    (folder / "plugin.onnx").write_bytes(golden.SerializeToString())
+    (folder / "plugin.onnx").write_bytes(plugin_graph(golden, plan.ranges, folder).SerializeToString())
 
 
-def write_fixed(folder: Path, fixed: Lowered) -> None:
+def plugin_graph(golden: onnx.ModelProto, ranges: Mapping[str, float], folder: Path) -> onnx.ModelProto:
+    """What TensorRT is given for a graph with functions, whose weights lie in a folder."""
+    model = onnx.ModelProto()
+    model.CopyFrom(golden)
+    del model.functions[:]
+    quantize_products(model, ranges, lambda tensor: numpy_helper.to_array(tensor, str(folder)))
+    return model
+
+
+def _loss(program: Program, lowered: Lowered, feeds: list[Feed], precision: str, plan: Plan) -> Loss:
+    if precision == "fp32":
+        return Loss()
+    model = onnx.ModelProto()
+    model.CopyFrom(lowered.model)
+    quantize_products(model, plan.ranges)
+    exact, quantized = (Graph(m, lowered.caches, lowered.outputs) for m in (lowered.model, model))
+    found = loss_of(exact, quantized.rounded(plan.floats), feeds, meaning_of(program))
+    if not np.isfinite(found.rms):
+        raise ExportError(
+            f"{precision}: results overflow over these frames; keep the layers that make them large float32"
+        )
+    return found
+
+
+def write_fixed(folder: Path, fixed: Lowered, plan: Plan) -> None:
     """fixed.onnx, which reads the weights it shares where golden.onnx has them."""
     golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
     outside = {t.name: t for t in golden.graph.initializer if t.external_data}
@@ -148,6 +179,7 @@ def write_fixed(folder: Path, fixed: Lowered) -> None:
         held = weights[place.get("offset", 0) :][: place["length"]]
         if tensor.raw_data == held.tobytes():
             tensor.CopyFrom(shared)
+    quantize_products(model, plan.ranges, lambda tensor: numpy_helper.to_array(tensor, str(folder)))
     (folder / "fixed.onnx").write_bytes(model.SerializeToString())
 
 
@@ -175,39 +207,32 @@ def write_samples(folder: Path, program: Program, lowered: Lowered, feeds: list[
     return levels
 
 
-def float_layers(program: Program) -> list[str]:
-    """The ops whose layers stay float32: masks and motion compare, norms sum."""
-    found = []
-    for op in program.graphs["blocked"].ops:
-        space, name, *_ = f"{op.op}.".split(".")
-        if name in EXACT_OPS or (space == "flux" and not name.endswith(("gather", "scatter", "reindex", "resample"))):
-            found.append(op.name)
-    return found
-
-
-def _inputs(program: Program, lowered: Lowered, levels: dict[str, int]) -> list[Tensor]:
+def _inputs(program: Program, lowered: Lowered, levels: dict[str, int], plan: Plan) -> list[Tensor]:
     roles = {i.name: i.role for i in program.graphs["blocked"].inputs}
-    half = half_caches(program)
+    half = half_caches(program, plan)
     return [
         Tensor(v.name, _type(v), _shape(v), roles[v.name], v.name in half, levels.get(v.name, 0))
         for v in lowered.model.graph.input
     ]
 
 
-def _outputs(program: Program, lowered: Lowered) -> list[Tensor]:
-    half = half_caches(program)
+def _outputs(program: Program, lowered: Lowered, plan: Plan) -> list[Tensor]:
+    half = half_caches(program, plan)
     fed = {value for cache, value in lowered.caches if cache in half}
     return [Tensor(v.name, _type(v), _shape(v), "output", v.name in fed) for v in lowered.model.graph.output]
 
 
-def half_caches(program: Program) -> set[str]:
-    """Caches that only move before they are laid under fresh tiles; the reference image is compared and stays exact."""
+def half_caches(program: Program, plan: Plan) -> set[str]:
+    """Caches that only move before they are laid under fresh tiles, by ops that are not kept in float32.
+
+    The reference image is compared and stays exact.
+    """
     graph = program.graphs["blocked"]
     by_name = {op.name: op.op for op in graph.ops}
     images = {cache for cache, value in graph.caches if by_name.get(value) == "flux.merge.default"}
     floats = {i.name for i in graph.inputs if i.role == "cache" and i.dtype == "f32"} - images
     for op in graph.ops:
-        if op.op != "flux.motion_reindex.default":
+        if op.op != "flux.motion_reindex.default" or op.name in plan.floats:
             floats -= set(names_in(op.args))
     return floats
 
@@ -232,6 +257,17 @@ def _copy(folder: Path) -> None:
         shutil.copyfile(path, place)
 
 
+def _kept(manifest: Manifest) -> str:
+    """How many ops have more bits than the rest, for each reason."""
+    if manifest.precision == "fp32":
+        return "Every number has 32 bits."
+    reasons = Counter((k.precision, k.why.partition(":")[0]) for k in manifest.kept.values())
+    lines = [f"- {count} in {precision}: {why}" for (precision, why), count in sorted(reasons.items())]
+    return "\n".join(
+        [f"{len(manifest.ranges)} products read eight bits. These have more than {manifest.precision}:", "", *lines]
+    )
+
+
 def _readme(manifest: Manifest, machine: Target) -> str:
     text = (ONBOARD / "README.md").read_text()
     memory = "\n".join(f"| {k.removesuffix('_bytes')} | {v / 2**20:.0f} |" for k, v in parts_of(manifest.memory))
@@ -246,6 +282,8 @@ def _readme(manifest: Manifest, machine: Target) -> str:
         plugins=", ".join(manifest.plugins),
         caches=len(manifest.caches),
         frames=manifest.frames,
+        kept=_kept(manifest),
+        loss=f"{manifest.loss.rms:.1e} of the results' root mean square, {manifest.loss.most:.1e} of the largest value",
         memory=memory,
         total=f"{manifest.memory.total_bytes / 2**20:.0f}",
     )

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 
 from fluxcompile.errors import OptionError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
-from fluxcompile.passes.lower_tensorrt import Lowered
 from fluxcompile.program import Input, Program
 from fluxcompile.runtime.execute import TYPES, Executor, constants
 
@@ -181,23 +179,3 @@ def real_clip(program: Program, policy: Policy, clip: str | Path, count: int = F
         if planar:
             frame = frame.transpose(2, 0, 1)[None] / np.float32(255)
         yield {spec.name: np.ascontiguousarray(frame), **motion, **settings(program, policy, at == 0)}
-
-
-def ranges_over(lowered: Lowered, feeds: Sequence[Feed]) -> dict[str, float]:
-    """The largest magnitude of every floating-point tensor of the graph over a clip."""
-    model = onnx.ModelProto()
-    model.CopyFrom(lowered.model)
-    named = {o.name for o in model.graph.output}
-    for node in model.graph.node:
-        for name in node.output:
-            if name not in named:
-                model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    names = [o.name for o in model.graph.output]
-    run = Golden(model.SerializeToString(), lowered.caches, names)
-    found: dict[str, float] = {}
-    for feed in feeds:
-        for name, value in zip(names, run(feed), strict=True):
-            if value.dtype == np.float32 and value.size:
-                most = float(np.abs(value[np.isfinite(value)]).max(initial=0.0))
-                found[name] = max(found.get(name, 0.0), most)
-    return found

@@ -29,17 +29,16 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     asked = argparse.ArgumentParser(description="Build this bundle's engines for the GPU that is here.")
-    asked.add_argument("--precision", choices=("fp32", "fp16", "int8"), help="instead of the manifest's")
     asked.add_argument("--workspace-mib", type=int, default=0, help="memory for tactics, instead of the manifest's")
     asked.add_argument("--force", action="store_true", help="build though the memory seems not to suffice")
     given = asked.parse_args()
     try:
-        build(given.precision, given.workspace_mib << 20, given.force)
+        build(given.workspace_mib << 20, given.force)
     except EngineError as error:
         sys.exit(f"error: {error}")
 
 
-def build(precision: str | None, workspace_bytes: int, force: bool) -> None:
+def build(workspace_bytes: int, force: bool) -> None:
     manifest = manifest_of(HERE)
     module = tensorrt()
     cuda = Cuda()
@@ -51,21 +50,19 @@ def build(precision: str | None, workspace_bytes: int, force: bool) -> None:
     load_plugins(HERE)
     graphs = {"engine.plan": "plugin.onnx", **({"fixed.plan": "fixed.onnx"} if manifest["capacity"] else {})}
     for name, graph in graphs.items():
-        plan = plan_of(module, logger, graph, precision or manifest["precision"], workspace_bytes, manifest)
+        plan = plan_of(module, logger, graph, workspace_bytes, manifest)
         (HERE / name).write_bytes(plan)
         print(f"wrote {HERE / name} ({len(plan) / 1e6:.1f} MB) for sm_{capability}, TensorRT {module.__version__}")
     about = {
         "tensorrt": module.__version__,
         "sm": capability,
-        "precision": precision or manifest["precision"],
+        "precision": manifest["precision"],
         "sha256": {name: digest(HERE / name) for name in graphs},
     }
     (HERE / "engine.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def plan_of(
-    module: Any, logger: trt.Logger, graph: str, precision: str, workspace_bytes: int, manifest: dict[str, Any]
-) -> bytes:
+def plan_of(module: Any, logger: trt.Logger, graph: str, workspace_bytes: int, manifest: dict[str, Any]) -> bytes:
     """The engine of a graph, as bytes."""
     builder: trt.Builder = module.Builder(logger)
     network: trt.INetworkDefinition = builder.create_network(flags(module))
@@ -76,7 +73,7 @@ def plan_of(
     config: trt.IBuilderConfig = builder.create_builder_config()
     room = workspace_bytes or manifest["memory"]["workspace_bytes"]
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, room)
-    set_precision(module, network, config, precision, manifest)
+    set_precision(module, network, config, manifest)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{graph}: TensorRT could not build the engine; its log says why")
@@ -110,29 +107,29 @@ def require_memory(memory: dict[str, int], free: int, force: bool) -> None:
     print(f"needs about {needed / 2**20:.0f} MiB on the GPU, {memory['state_bytes'] / 2**20:.0f} of them caches; "
           f"{free / 2**20:.0f} MiB are free")  # fmt: skip
     if needed > free and not force:
-        raise EngineError("the GPU has too little memory free; end other programs, or try --force or fp16")
+        raise EngineError("the GPU has too little memory free; end other programs, try --force, or export in fp16")
 
 
 def set_precision(
-    module: Any,
-    network: trt.INetworkDefinition,
-    config: trt.IBuilderConfig,
-    precision: str,
-    manifest: dict[str, Any],
+    module: Any, network: trt.INetworkDefinition, config: trt.IBuilderConfig, manifest: dict[str, Any]
 ) -> None:
-    """What may run in fewer bits. Masks, motion, norms and the reference image stay float32 and exact."""
+    """What may run in fewer bits: all but what the manifest keeps. Eight bits are in the graph itself."""
     config.clear_flag(module.BuilderFlag.TF32)
-    if precision == "fp32":
+    if manifest["precision"] == "fp32":
         return
     config.set_flag(module.BuilderFlag.FP16)
     config.set_flag(module.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
-    exact = set(manifest["float_layers"])
+    if manifest["precision"] == "int8":
+        config.set_flag(module.BuilderFlag.INT8)
+    wide = {name for name, kept in manifest["kept"].items() if kept["precision"] == "fp32"}
     for i in range(network.num_layers):
         layer: trt.ILayer = network.get_layer(i)
         outputs = [layer.get_output(j) for j in range(layer.num_outputs)]
         is_float = all(tensor is not None and tensor.dtype == module.float32 for tensor in outputs)
-        if layer.name.split("/")[0] in exact and is_float and layer.type != module.LayerType.CONSTANT:
+        if layer.name.split("/")[0] in wide and is_float and layer.type != module.LayerType.CONSTANT:
             layer.precision = module.float32
+            for j in range(layer.num_outputs):  # or the result would be kept in fewer bits after all
+                layer.set_output_type(j, module.float32)
     half = {t["name"] for t in (*manifest["inputs"], *manifest["outputs"]) if t["half"]}
     bound = [network.get_input(i) for i in range(network.num_inputs)]
     bound += [network.get_output(i) for i in range(network.num_outputs)]
@@ -141,30 +138,6 @@ def set_precision(
         if tensor.name in half:
             tensor.dtype = module.float16
             tensor.allowed_formats = 1 << int(module.TensorFormat.LINEAR)
-    if precision == "int8":
-        set_ranges(module, network, config, manifest)
-
-
-def set_ranges(
-    module: Any, network: trt.INetworkDefinition, config: trt.IBuilderConfig, manifest: dict[str, Any]
-) -> None:
-    """The largest magnitude of each tensor over the clip the bundle was exported with."""
-    ranges = manifest["ranges"]
-    if not ranges:
-        raise EngineError("int8 needs ranges; export again with --precision int8 and --clip, a clip like yours")
-    config.set_flag(module.BuilderFlag.INT8)
-    for i in range(network.num_inputs):
-        _set_range(network.get_input(i), ranges)
-    for i in range(network.num_layers):
-        layer: trt.ILayer = network.get_layer(i)
-        for j in range(layer.num_outputs):
-            _set_range(layer.get_output(j), ranges)
-
-
-def _set_range(tensor: trt.ITensor | None, ranges: dict[str, float]) -> None:
-    if tensor is not None and tensor.name in ranges:
-        most = ranges[tensor.name]
-        tensor.set_dynamic_range(-most, most)
 
 
 if __name__ == "__main__":

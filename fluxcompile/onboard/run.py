@@ -9,7 +9,6 @@ For your own frames: `session = engine.Session(folder)`, then `session(feed)` fo
 from __future__ import annotations  # JetPack 5 has Python 3.8
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -27,8 +26,10 @@ else:
 
 HERE = Path(__file__).resolve().parent
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 2e-1}
-"""Of the largest value: kernels sum in another order than the machine the samples are from."""
+TOLERANCE = 1e-3
+"""In float32: kernels sum in another order than the machine the samples are from."""
+SPREAD = 2
+"""How many times what fewer bits cost in ONNX Runtime they may cost here, where they round at other places."""
 
 
 def samples(manifest: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -46,27 +47,33 @@ def samples(manifest: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str
 
 
 def check(session: Session) -> bool:
-    """Whether every frame's results are those of the samples."""
-    made = json.loads((HERE / "engine.json").read_text())
-    allowed = TOLERANCE[made["precision"]]
-    worst = 0.0
+    """Whether the results of all frames are those of the samples, at most and in the mean."""
+    loss = session.manifest["loss"]
+    allowed = {what: max(TOLERANCE, SPREAD * loss[what]) for what in ("most", "rms")}
+    found = {"most": 0.0, "rms": 0.0}
     for at, (feed, wanted) in enumerate(samples(session.manifest)):
-        found = session(feed)
-        apart = max(difference(found[name], wanted[name]) for name in wanted)
-        worst = max(worst, apart)
-        print(f"frame {at}: {apart:.2e} of the largest value")
+        results = session(feed)
+        apart = [difference(results[name], wanted[name]) for name in wanted]
+        for what, values in zip(found, zip(*apart)):  # noqa: B905 - Python 3.8
+            found[what] = max(found[what], *values)
+        print(f"frame {at}: {max(most for most, _ in apart):.2e} of the largest value")
     if session.manifest["capacity"]:
         print(f"{session.overflows} frames did not fit the lists of fixed length and ran with the others")
-    verdict = "passed" if worst <= allowed else "FAILED"
-    print(f"{verdict}: at most {worst:.2e}, allowed {allowed:.0e} ({made['precision']})")
-    return worst <= allowed
+    passed = all(found[what] <= allowed[what] for what in found)
+    verdict = "passed" if passed else "FAILED"
+    for what, of in (("most", "the largest value"), ("rms", "the root mean square")):
+        print(f"{verdict}: {what} {found[what]:.2e} of {of}, allowed {allowed[what]:.1e}")
+    return passed
 
 
-def difference(found: Any, wanted: Any) -> float:
+def difference(found: Any, wanted: Any) -> tuple[float, float]:
+    """The largest over the largest value, and the root mean square over that of the values."""
     found, wanted = (x.astype(np.float64) for x in (found, wanted))
     if not np.isfinite(found).all():
-        return float("inf")
-    return float(np.abs(found - wanted).max(initial=0.0) / max(np.abs(wanted).max(initial=0.0), 1e-6))
+        return float("inf"), float("inf")
+    error = found - wanted
+    most = np.abs(error).max(initial=0.0) / max(np.abs(wanted).max(initial=0.0), 1e-6)
+    return float(most), float(np.sqrt((error**2).sum() / max((wanted**2).sum(), 1e-12)))
 
 
 def bench(session: Session, count: int) -> None:

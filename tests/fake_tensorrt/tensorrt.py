@@ -54,21 +54,21 @@ class Logger:
 
 class Tensor:
     def __init__(self, name, dtype, shape=()):
-        self.name, self.dtype, self.shape, self.range = name, dtype, tuple(shape), None
-
-    def set_dynamic_range(self, low, high):
-        assert low == -high
-        self.range = high
+        self.name, self.dtype, self.shape = name, dtype, tuple(shape)
 
 
 class Layer:
     def __init__(self, node):
         self.name, self.type, self.precision = node.name, LayerType.OTHER, None
         self.outputs = [Tensor(name, float32) for name in node.output]
+        self.output_types = {}
         self.num_outputs = len(self.outputs)
 
     def get_output(self, index):
         return self.outputs[index]
+
+    def set_output_type(self, index, dtype):
+        self.output_types[index] = dtype
 
 
 class Network:
@@ -120,8 +120,10 @@ class Builder:
             "path": network.path,
             "types": bound,
             "flags": sorted(f.name for f in config.flags),
-            "exact": sum(layer.precision == float32 for layer in network.layers),
-            "ranges": sum(t.range is not None for layer in network.layers for t in layer.outputs),
+            "wide": sorted(
+                {n.name.split("/")[0] for n in network.layers if n.precision == n.output_types.get(0) == float32}
+            ),
+            "names": sorted({n.name.split("/")[0] for n in network.layers}),
         }
         return json.dumps(about).encode()
 

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt
 # cmake and ninja may come from the environment alone
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help bindings demo test sanitize tsan gpu lint soak bench format clean
+.PHONY: help bindings targets demo test sanitize tsan gpu lint soak bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,12 @@ test: $(BUILT)  ## all tests, one torch thread a worker
 bindings: $(READY)  ## TensorRT's Python bindings, whose names `fluxcompile check` looks up
 	$(BIN)/python -m pip install --quiet --no-deps --target build/bindings/8.6.1 tensorrt-bindings==8.6.1
 	$(BIN)/python -m pip install --quiet --no-deps --target build/bindings/10.3.0 tensorrt-cu12-bindings==10.3.0
+
+# What an index does not have is told, and its tests skip with the reason.
+targets: $(BUILT)  ## what the vendor's own packages say of bundles: TensorRT's names, engines built ahead of time
+	@$(MAKE) --no-print-directory bindings || echo "targets: no index here has TensorRT's bindings"
+	@$(PIP) --editable '.[rtx]' || echo "targets: no index here has TensorRT for RTX"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_targets.py
 
 # A build of its own, installed beside the checkout's and found before it. The preloaded libraries must be the first.
 define sanitized

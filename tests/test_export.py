@@ -164,7 +164,7 @@ def test_each_check_has_a_fault_it_finds(bundle: Path, tmp_path: Path, name: str
 
 
 def test_there_is_a_fault_for_every_check() -> None:
-    elsewhere = {"engine built ahead of time", "precision holds"}  # below, and in test_precision.py
+    elsewhere = {"engine built ahead of time", "precision holds"}  # in test_targets.py and test_precision.py
     assert {c.name for c in CHECKS} - FAULTS.keys() == elsewhere
 
 
@@ -202,20 +202,6 @@ def test_truncated_bundles_are_refused(bundle: Path, tmp_path: Path) -> None:
         require_whole(broken, read_manifest(broken))
 
 
-def test_an_engine_is_built_ahead_of_time(net: Net, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    from fluxcompile.passes.build_rtx_engine import build_rtx_engine
-    from fluxcompile.passes.lower_tensorrt import lower_tensorrt
-
-    net.export("rtx-3080", tmp_path / "out")
-    found = results_of(tmp_path / "out", only=["engine built ahead of time"])["engine built ahead of time"]
-    assert found.passed, found.detail
-    assert "sm_86" in found.detail
-    assert len(build_rtx_engine(lower_tensorrt(net.program, capacity=1.0).model, 89).engine) > 10_000
-    with pytest.raises(EngineError, match="NonZero"):  # the control
-        build_rtx_engine(lower_tensorrt(net.program).model, 86)
-
-
 def test_names_are_read_from_annotations_and_the_module(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -226,18 +212,6 @@ def test_names_are_read_from_annotations_and_the_module(tmp_path: Path) -> None:
     )
     wanted = {"IBuilderConfig", "IBuilderConfig.set_flag", "BuilderFlag.FP17", "ICudaEngine", "ICudaEngine.run_all"}
     assert names_used(script) - {"BuilderFlag"} == {*wanted, "__version__"}
-
-
-def test_names_exist_in_the_bindings(bundle: Path, tmp_path: Path, repo: Path) -> None:
-    folders = {p.name: p for p in sorted((repo / "build" / "bindings").glob("*"))}
-    if not folders:
-        pytest.skip("TensorRT's bindings are not here; make bindings")
-    names = [f"names exist in TensorRT {v}" for v in folders]
-    found = results_of(bundle, bindings=folders, only=names)
-    assert [r.passed for r in found.values()] == [True] * len(folders)
-    change = lambda data: data.replace(b"BuilderFlag.FP16", b"BuilderFlag.FP17")  # noqa: E731
-    found = results_of(altered(bundle, tmp_path, "build_engine.py", change), bindings=folders, only=names)
-    assert all("BuilderFlag.FP17" in r.detail for r in found.values())
 
 
 def test_bindings_that_are_none_are_told(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_masks_laid_end_to_end() -> None:
     assert_masks(aten.cat.default, sizes)
 
 
-@pytest.mark.parametrize("frame", [(16, 16), (12, 20), (9, 7), (1, 8), (30, 2), (64, 160), (96, 32)])
+@pytest.mark.parametrize("frame", [(16, 16), (12, 20), (9, 7), (1, 8), (30, 2), (64, 96)])
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 8, 16, 32, 50])
 @pytest.mark.parametrize("radius", [-1, 0, 2, 100])
 def test_limits(frame: tuple[int, int], step: int, radius: int) -> None:

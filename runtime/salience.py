@@ -124,7 +124,7 @@ def regions(salience: Salience, at: Pair, size: Pair, most: int) -> list[tuple[i
     import cv2
 
     (top, left), (height, width) = at, size
-    count, _, stats, _ = cv2.connectedComponentsWithStats(np.asarray(salience >= LEAST, np.uint8))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(np.asarray(salience > 0, np.uint8))
     found = []
     for x, y, w, h, _ in stats[1:count]:
         y0, y1 = (int(np.clip(CELL * n - top, 0, height)) for n in (y, y + h))

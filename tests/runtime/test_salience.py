@@ -153,9 +153,8 @@ def test_regions_of_a_picture() -> None:
     """Boxes around cells that touch, in the picture's own pixels, cut off where it ends; the largest first."""
     found = np.zeros((10, 12), np.float32)
     found[2:4, 3:6] = 0.5
-    found[8, 8] = salience.LEAST
+    found[8, 8] = 0.01  # a large object's weight is small
     found[0, 0] = 1.0  # above the picture
-    found[6, 2] = 0.9 * salience.LEAST
     assert salience.regions(found, (8, 4), (70, 70), 9) == [(8, 20, 16, 24), (56, 60, 8, 8)]
     assert salience.regions(found, (8, 4), (70, 64), 1) == [(8, 20, 16, 24)]
     assert salience.regions(np.zeros_like(found), (0, 0), (80, 96), 9) == []

@@ -74,11 +74,21 @@ class Memory(msgspec.Struct, frozen=True):
         return self.weights_bytes + self.state_bytes + self.activation_bytes + self.workspace_bytes
 
 
+class Work(msgspec.Struct, frozen=True):
+    """A layer and what it costs: lists are (place in the engine's output of counts, entries when all is new)."""
+
+    name: str
+    macs: int
+    lists: list[tuple[int, int]]
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """Plain data that the scripts of the bundle read too. `caches` pairs an input with the output that feeds it next.
 
     frames_in: the program's own inputs, as a stream takes frames. capacity: the share of all tiles or rows that the
-    lists of fixed.onnx have room for, 0 where there is none; overflow names its output that says they had not.
+    lists of fixed.onnx have room for, 0 where there is none; overflow names its output that says they had not. work:
+    the output that counts what lists hold, empty where there is none. unit: frame pixels by whose multiples every map
+    can move, none where it cannot.
     kept: the ops that have more bits than the rest, by the part of a node's name before its slash. ranges: in int8, the
     largest magnitude over the clip of what the product of an op reads; the graph has the nodes that follow from it.
     loss: what fewer bits cost over the samples, by ONNX Runtime.
@@ -96,6 +106,9 @@ class Manifest(msgspec.Struct, frozen=True):
     caches: list[tuple[str, str]]
     capacity: float
     overflow: str
+    work: str
+    layers: list[Work]
+    unit: list[int]
     frames: int
     template: Any
     policy: dict[str, Any]

@@ -17,7 +17,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
 
-from fluxcompile.bundle import FORMAT, Loss, Manifest, Tensor, files_of, write_manifest
+from fluxcompile.bundle import FORMAT, Loss, Manifest, Tensor, Work, files_of, write_manifest
 from fluxcompile.errors import ExportError
 from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, real_clip
 from fluxcompile.kernels.plugins import plugin_sources
@@ -95,6 +95,9 @@ def export(
         caches=lowered.caches,
         capacity=capacity or 0.0,
         overflow=fixed.overflow if fixed else "",
+        work=lowered.work,
+        layers=_layers(program, lowered),
+        unit=program.plan.rolls.unit if program.plan else [],
         frames=len(feeds),
         template=program.template,
         policy=policy.to_json(),
@@ -220,6 +223,17 @@ def _outputs(program: Program, lowered: Lowered, plan: Plan) -> list[Tensor]:
     half = half_caches(program, plan)
     fed = {value for cache, value in lowered.caches if cache in half}
     return [Tensor(v.name, _type(v), _shape(v), "output", v.name in fed) for v in lowered.model.graph.output]
+
+
+def _layers(program: Program, lowered: Lowered) -> list[Work]:
+    """Each layer with the lists that tell what share of it a frame took; none where it always runs whole."""
+    at = {name: i for i, name in enumerate(lowered.lists)}
+    lists: dict[int, list[tuple[int, int]]] = {}
+    for op in program.graphs["blocked"].ops:
+        lists[op.layer] = [(at[name], capacity) for name, capacity in op.lists]
+        for inner in op.body.ops if op.body else ():
+            lists[inner.layer] = [(at[op.name], 1)]
+    return [Work(layer.name, layer.macs, lists.get(i, [])) for i, layer in enumerate(program.layers)]
 
 
 def half_caches(program: Program, plan: Plan) -> set[str]:

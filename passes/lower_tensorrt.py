@@ -45,13 +45,16 @@ class Lowered:
     """The model and how to run it: `caches` are (input, output) names, `outputs` the names of the program's results.
 
     `overflow` names an int32 output that is 1 where a list was too short for a frame, whose outputs and caches then
-    mean nothing; it is empty where every list has room.
+    mean nothing; it is empty where every list has room. `work` names a float32 output, how many entries each of `lists`
+    had, ops of the program; it is empty where there are none.
     """
 
     model: onnx.ModelProto
     caches: list[tuple[str, str]]
     outputs: list[str]
     overflow: str
+    work: str
+    lists: list[str]
 
     def without_functions(self) -> onnx.ModelProto:
         """The model for TensorRT with plugins."""
@@ -73,14 +76,14 @@ def lower_tensorrt(program: Program, radius: int | None = None, capacity: float 
     inputs = [_input(i, writer, resolver) for i in graph.inputs if i.role != "radius"]
     _write_ops(graph, writer, resolver, radius)
     outputs, caches = _outputs(graph, writer, resolver)
-    overflow = _overflow(writer)
+    overflow, work = _overflow(writer), _work(writer)
     used = {name for node in writer.nodes for name in _reads(node)}
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,
             "frame",
             inputs,
-            [_info(v) for v in {v.name: v for v in (*outputs, *overflow, *(v for _, v in caches))}.values()],
+            [_info(v) for v in {v.name: v for v in (*outputs, *overflow, *work, *(v for _, v in caches))}.values()],
             [t for t in writer.constants.values() if t.name in used],
         ),
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
@@ -89,7 +92,12 @@ def lower_tensorrt(program: Program, radius: int | None = None, capacity: float 
         producer_name="fluxcompile",
     )
     return Lowered(
-        model, [(c, v.name) for c, v in caches], [v.name for v in outputs], overflow[0].name if overflow else ""
+        model,
+        [(c, v.name) for c, v in caches],
+        [v.name for v in outputs],
+        overflow[0].name if overflow else "",
+        work[0].name if work else "",
+        list(writer.counts),
     )
 
 
@@ -161,6 +169,7 @@ def _region(op: Op, writer: Writer, resolver: Resolver, radius: int | None) -> l
     assert op.body
     operands, misses, fresh, old = (resolver(a) for a in op.args)
     changed = writer.either(*(trt_masks.whole(writer, m) for m in misses), fresh)
+    writer.counts[op.name] = writer.cast(changed, FLOAT)
     inner = Writer(writer)
     inside = Resolver(inner, resolver.constants)
     inside.values = dict(zip((i.name for i in op.body.inputs), operands, strict=True))
@@ -204,6 +213,15 @@ def _overflow(writer: Writer) -> list[Value]:
     writer.at = "overflow"
     first = len(writer.nodes)
     return [writer.rename(writer.cast(writer.either(*writer.overflows), INT32), "overflow", first)]
+
+
+def _work(writer: Writer) -> list[Value]:
+    """How many entries each list has."""
+    if not writer.counts:
+        return []
+    writer.at = "work"
+    first = len(writer.nodes)
+    return [writer.rename(writer.concat(list(writer.counts.values()), 0), "work", first)]
 
 
 def _one(value: Any, where: str) -> Value:

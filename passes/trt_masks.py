@@ -196,6 +196,7 @@ def rows(w: Writer, call: Call) -> Value:
 def listed(w: Writer, mask: Value) -> Value:
     """int32[n]: where the mask is set, in order. With a capacity n is fixed, and places not needed lie past the end."""
     size = mask.shape[0]
+    count = w.counts[w.at] = w.reduce("ReduceSum", w.cast(mask, FLOAT), [0], keepdims=True)
     if w.capacity is None:
         places = w.op("NonZero", mask, shape=[1, size], dtype=INT64)
         return w.cast(w.reshape(places, [-1], [size]), INT32)
@@ -208,7 +209,6 @@ def listed(w: Writer, mask: Value) -> Value:
         )
         _, first = w.write("TopK", [rank, w.ints([most])], [(FLOAT, [most]), (INT64, [most])], axis=0)
         places = w.cast(first, INT32)
-        count = w.reduce("ReduceSum", w.cast(mask, FLOAT), [0], keepdims=True)
         w.overflows.append(w.broadcast("Greater", count, w.constant(np.float32(most)), dtype=BOOL))
         mask = w.cast(w.gather(w.cast(mask, FLOAT), places, 0), BOOL)
     found = w.broadcast("Where", mask, places, int32(w, size))

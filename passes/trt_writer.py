@@ -45,12 +45,14 @@ class Writer:
     """Collects the nodes and constants of one graph. `at` is the op that nodes are named after.
 
     capacity: the share of all tiles or rows that a list has room for; None for lists as long as what they hold.
-    `overflows` tells of each list with less room than there may be entries whether they did not fit.
+    `overflows` tells of each list with less room than there may be entries whether they did not fit; `counts` by the op
+    that lists how many entries there are, and of a dense region 1 or 0.
     """
 
     def __init__(self, outer: "Writer | None" = None, capacity: float | None = None) -> None:
         self.capacity: float | None = outer.capacity if outer else capacity
         self.overflows: list[Value] = []
+        self.counts: dict[str, Value] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = outer.constants if outer else {}
         self._held: dict[bytes, Value] = outer._held if outer else {}

@@ -180,9 +180,10 @@ class Session:
         cached = {name for name, _ in self._caches}
         self._fed = [t["name"] for t in self.manifest["inputs"] if t["name"] not in cached]
         self._results = list(dict.fromkeys(self.manifest["results"]))
+        self._counts = [self.manifest["work"]] if self.manifest["work"] else []
         self._fresh = next((t["name"] for t in self.manifest["inputs"] if t["role"] == "fresh"), "")
-        flag = [self.manifest["overflow"]] if self.manifest["overflow"] else []
-        self._host = {n: np.zeros(self._types[n][1], self._types[n][0]) for n in (*self._fed, *self._results, *flag)}
+        told = [self.manifest[n] for n in ("overflow", "work") if self.manifest[n]]
+        self._host = {n: np.zeros(self._types[n][1], self._types[n][0]) for n in (*self._fed, *self._results, *told)}
         self._device: dict[str, int] = {}
         for name in self._types:
             self._place(name, self.cuda.allocate(self._bytes(name)))
@@ -198,6 +199,11 @@ class Session:
         return int(np.prod(shape)) * int(dtype.itemsize)
 
     @property
+    def counts(self) -> Array:
+        """How many entries each list of the last frame had; `layers` of the manifest says what they are of."""
+        return self._host[self._counts[0]] if self._counts else np.zeros(0, np.float32)
+
+    @property
     def state_bytes(self) -> int:
         """Device memory of the caches."""
         return sum(self._bytes(name) for pair in self._caches for name in pair)
@@ -210,7 +216,7 @@ class Session:
             self.cuda.copy(self._device[name], host.ctypes.data, host.nbytes, TO_DEVICE)
         if self._fixed is None or (self._fresh and feed[self._fresh].any()) or not self._fits(self._fixed):
             self._any.enqueue(self.frame % 2)
-            self._fetch(self._results)
+            self._fetch([*self._results, *self._counts])
         found = {name: self._host[name].copy() for name in self._results}
         for cache, value in self._caches:  # what this frame left is what the next one finds
             one, other = self._device[cache], self._device[value]
@@ -223,7 +229,7 @@ class Session:
         """Run the frame with lists of fixed length; whether they were long enough."""
         fixed.enqueue(self.frame % 2)
         flag = self.manifest["overflow"]
-        self._fetch([*self._results, *([flag] if flag else [])])
+        self._fetch([*self._results, *self._counts, *([flag] if flag else [])])
         if flag and self._host[flag].any():
             self.overflows += 1
             return False

@@ -43,10 +43,11 @@ class FrameStats:
 class Seen:
     """A frame that was looked at: what the net is to see, which of its pixels are new, and how far these may spread."""
 
-    arrays: list[npt.NDArray[Any]]
+    arrays: list[Any]
     given: dict[int, npt.NDArray[Any]]
     bounds: dict[int, npt.NDArray[Any] | None]
     fresh: bool
+    motion: npt.NDArray[np.int32] | None
     tensors: bool
     began_s: float
 

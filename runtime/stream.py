@@ -1,6 +1,8 @@
-"""A stream: the state of one camera. Takes frames, keeps the caches, gives back the model's own tree of outputs."""
+"""A stream computed by torch: takes frames, keeps the caches, gives back the model's own tree of outputs."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,22 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fluxcompile.errors import InputError, OptionError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
 from fluxcompile.runtime.execute import CPU, STILL, TYPES, UNLIMITED, Calls, Executor, constants
-from fluxcompile.runtime.frame import (
-    FrameStats,
-    masks_of,
-    motion_of,
-    not_finite,
-    rebuild,
-    require_count,
-    require_fit,
-    to_array,
-)
-from fluxcompile.runtime.miss import Classifier
+from fluxcompile.runtime.frame import Seen, not_finite, rebuild, require_count, require_fit, to_array
+from fluxcompile.runtime.policy_stream import PolicyStream, Salience
+from fluxcompile.runtime.sight import Picture, Taken
+
+Array = npt.NDArray[Any]
 
 
 def check_frame(frame: Any, spec: Input) -> Tensor:
@@ -35,14 +30,18 @@ def check_frame(frame: Any, spec: Input) -> Tensor:
     return value
 
 
-def _results(template: Any, outputs: Sequence[Any], frames: Sequence[Any]) -> Any:
-    """The model's own tree of outputs, as the frames came; copies, since a leaf may be a cache or a constant."""
-    first = next((f for f in frames if isinstance(f, Tensor)), None)
+def _shown(outputs: Sequence[Any], on: torch.device | None) -> list[Any]:
+    """Tensors on a device, else arrays; copies, since an output may be a cache or a constant."""
 
     def leaf(x: Tensor) -> Any:
-        return x.cpu().numpy().copy() if first is None else x.to(first.device, copy=True)
+        return x.cpu().numpy().copy() if on is None else x.to(on, copy=True)
 
-    return rebuild(template, [leaf(x) if isinstance(x, Tensor) else x for x in outputs])
+    return [leaf(x) if isinstance(x, Tensor) else x for x in outputs]
+
+
+def _device_of(frames: Sequence[Any]) -> torch.device | None:
+    """Where results are wanted: as the frames came."""
+    return next((f.device for f in frames if isinstance(f, Tensor)), None)
 
 
 class Dense:
@@ -57,123 +56,118 @@ class Dense:
         require_count(frames, self._inputs)
         values = {s.name: check_frame(f, s).to(CPU) for f, s in zip(frames, self._inputs, strict=True)}
         outputs, _ = self._run(values)
-        return _results(self._template, outputs, frames)
+        return rebuild(self._template, _shown(outputs, _device_of(frames)))
 
 
-class Stream:
-    """Frames of one camera, in order. A frame that is refused (InputError) leaves the caches as they were.
+class Stream(PolicyStream):
+    """The state of one camera, computed by torch: the reference, or on a GPU with kernels between its layers.
 
-    What misses in the background spreads here like everything, and frames keep their place (`anchor`).
+    What misses in the background spreads here like everything. Rolls are frames in which everything moved.
     """
 
     def __init__(
         self,
         program: Program,
         policy: Policy,
-        salience: Any = None,
+        salience: Salience | None = None,
         *,
         kernels: Calls | None = None,
         device: torch.device = CPU,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if policy.anchor:
-            raise OptionError("Policy: frames move on the CPU backend only; pass anchor=False, or backend='cpu'")
-        self._salience, self._device = salience, device
+        self._device = device
         self._waits = device != CPU  # whoever looks at a value waits for the device
         graph = program.graphs["blocked"]
-        self.policy = policy
-        self.stats: FrameStats | None = None
-        self._template, self._layers = program.template, program.layers
-        self._run = Executor(graph, constants(program, device), kernels=kernels, device=device)
+        self._executor = Executor(graph, constants(program, device), kernels=kernels, device=device)
         self._roles: dict[str, list[Input]] = {}
         for i in graph.inputs:
             self._roles.setdefault(i.role, []).append(i)
         self._caches: dict[str, Tensor] = {}
-        self._classify = Classifier(policy)
-        self._frame = 0
-        self._total = sum(layer.macs for layer in program.layers)
-        images = (i for i in self._roles["input"] if i.layout and parse_layout(i.layout).map_dims)
-        self._placed = next(images, None)
+        self._before: Tensor | None = None
+        self._outputs: list[Any] = []
+        self._shown_on: torch.device | None = None
+        self._rolled: tuple[int, int] = (0, 0)
+        placed = {i: _places(spec) for i, spec in enumerate(self._roles["input"])}
+        self._places = {i: places for i, places in placed.items() if places is not None}
+        super().__init__(policy, self._takes(program), program.layers, program.template, salience, clock)
 
-    def reset(self) -> None:
-        """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
-        self._caches = {}
+    def _takes(self, program: Program) -> Taken:
+        specs, pictures = self._roles["input"], {}
+        for i, (y, x) in self._places.items():
+            *batch, first, second, third = [1, *specs[i].shape]
+            if x == y + 1 and set(batch) == {1}:
+                planar = x == len(specs[i].shape) - 1
+                pictures[i] = Picture((first, second, third), planar, partial(self._reference, i))
+        sizes = {i: (specs[i].shape[y], specs[i].shape[x]) for i, (y, x) in self._places.items()}
+        unit = program.plan.rolls.unit if program.plan else []
+        return Taken(specs, self._roles.get("motion", []), sizes, pictures, unit)
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of the maps kept from frame to frame."""
-        return sum(c.nbytes for c in self._caches.values())
+    def _array(self, index: int, frame: Any) -> Tensor:
+        return check_frame(frame, self._taken.inputs[index])
 
-    def __call__(self, *frames: Any, miss: Any = None, motion: Any = None) -> Any:
-        """The model's outputs for the next frame.
+    def _look(self, frames: Sequence[Any], miss: Any, motion: Any) -> Seen:
+        self._shown_on = _device_of(frames)
+        return super()._look(frames, miss, motion)
 
-        miss: bool (height, width), the frame pixels that are new; the caller vouches for the others. None: frames are
-        compared. A list has one of these for each input.
-        motion: where content came from, int (2, blocks_y, blocks_x): one vector (dy, dx) in frame pixels per block of
-        16 x 16 pixels, so that pixel p now holds what p + (dy, dx) held. None: nothing moved. Any motion is safe in
-        exact mode; a right one saves work.
-        """
-        require_count(frames, self._roles["input"])
-        specs = self._roles["input"]
-        values = {s.name: check_frame(f, s).to(self._device) for f, s in zip(frames, specs, strict=True)}
-        fresh = not self._caches
+    def _run(
+        self,
+        arrays: list[Any],
+        given: dict[int, Array],
+        bounds: dict[int, Array | None],
+        fresh: bool,
+        motion: Array | None,
+    ) -> None:
+        specs = self._taken.inputs
+        values = {s.name: self._value(a, s) for a, s in zip(arrays, specs, strict=True)}
         old = self._caches or {
             i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype], device=self._device)
             for i in self._roles.get("cache", [])
         }
-        reference = self._reference(old)
-        if miss is None and self.policy.residual and not fresh:
-            miss = self._classified(values, old)
-            fresh = miss is None
-        if miss is not None and not fresh:
-            values |= self._masked(values, old, miss)
-        outputs, caches = self._run({**values, **old, **self._settings(fresh, motion)}, self._known(motion))
-        self._caches = caches
-        self._classify.saw(self._salient(outputs), None)  # the whole reference is looked at again
-        self.stats = self._count(fresh, reference)
-        self._frame += 1
-        return _results(self._template, outputs, frames)
+        if not fresh:
+            values |= {specs[i].name: self._masked(i, values[specs[i].name], old, mask) for i, mask in given.items()}
+        self._before = next((self._rolled_back(i, old[f"cache_{specs[i].name}"]) for i in self._places), None)
+        moved = self._motion(motion)
+        settings = self._settings(fresh, moved)
+        self._outputs, self._caches = self._executor({**values, **old, **settings}, self._known(moved))
+        self._rolled = (0, 0)
 
-    def _classified(self, values: dict[str, Tensor], old: dict[str, Tensor]) -> Any:
-        """The mask of the image input's new pixels, None where the whole frame is to be computed."""
-        if self._placed is None:
-            raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
-        name = self._placed.name
-        frame, reference = values[name].cpu(), old[f"cache_{name}"].float().cpu()
-        planar = frame.dim() == 4 or frame.shape[-1] not in (1, 3)
-        frame, reference = (x[0] if x.dim() == 4 else x for x in (frame, reference))
-        last = (reference.permute(1, 2, 0) if planar else reference).contiguous().numpy()
-        sane = self._classify.align(frame.numpy(), planar, last)
-        found = self._classify.classify(frame.numpy(), planar, last) if sane else None
-        if found is None or found.miss is None:
-            return None
-        image = torch.from_numpy(np.ascontiguousarray(found.image))
-        values[name] = image.to(self._device).reshape(values[name].shape)
-        return found.miss.view(np.bool_)
+    def _value(self, array: Any, spec: Input) -> Tensor:
+        value = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+        return value.to(self._device).reshape(spec.shape)
 
-    def _salient(self, outputs: list[Any]) -> Any:
-        if self._salience is None or not self.policy.background or self._placed is None:
-            return None
-        dims = parse_layout(self._placed.layout).map_dims
-        assert dims is not None
-        size = self._placed.shape[dims[0]], self._placed.shape[dims[1]]
-        return self._salience([x.cpu().numpy() if isinstance(x, Tensor) else x for x in outputs], size)
+    def _masked(self, index: int, value: Tensor, old: Mapping[str, Tensor], mask: Array) -> Tensor:
+        """The frame with the pixels outside the mask as they were."""
+        spec, places = self._taken.inputs[index], self._places[index]
+        turned = np.ascontiguousarray(mask.T if places[0] > places[1] else mask).view(np.bool_)
+        wide = torch.from_numpy(turned.copy()).to(self._device)
+        wide = wide.reshape([n if d in places else 1 for d, n in enumerate(spec.shape)])
+        return torch.where(wide, value, self._rolled_back(index, old[f"cache_{spec.name}"]))
 
-    def _masked(self, values: dict[str, Tensor], old: dict[str, Tensor], miss: Any) -> dict[str, Tensor]:
-        """The frames with the pixels outside the mask as they were."""
-        specs, dims = self._roles["input"], {}
-        for i, spec in enumerate(specs):
-            placed = parse_layout(spec.layout).map_dims if spec.layout else None
-            if placed is not None:
-                dims[i] = placed
-        sizes = {i: [specs[i].shape[d] for d in placed] for i, placed in dims.items()}
-        found = {}
-        for i, mask in masks_of(miss, sizes, len(specs)).items():
-            spec, placed = specs[i], dims[i]
-            turned = mask.T.copy() if placed[0] > placed[1] else mask
-            wide = torch.from_numpy(turned).to(self._device)
-            wide = wide.reshape([n if d in placed else 1 for d, n in enumerate(spec.shape)])
-            found[spec.name] = torch.where(wide, values[spec.name], old[f"cache_{spec.name}"])
-        return found
+    # --- what moves ---
+
+    def _move(self, dy: int, dx: int) -> bool:
+        self._rolled = (self._rolled[0] + dy, self._rolled[1] + dx)
+        return bool(self._taken.motion)
+
+    def _rolled_back(self, index: int, image: Tensor) -> Tensor:
+        """An image of an input as it lies in this frame."""
+        return image.roll(self._rolled, self._places[index]) if any(self._rolled) else image
+
+    def _motion(self, told: Array | None) -> Array | None:
+        """The motion of this frame, what the caller told and the roll together; None where nothing moves."""
+        if not any(self._rolled):
+            return told
+        (spec,) = self._taken.motion
+        by = np.array(self._rolled, np.int32).reshape(2, 1, 1)
+        return np.broadcast_to(-by if told is None else told - by, spec.shape).astype(np.int32)
+
+    def _reference(self, index: int) -> Array:
+        picture = self._taken.pictures[index]
+        held = self._rolled_back(index, self._caches[f"cache_{self._taken.inputs[index].name}"])
+        image = held.float().cpu().numpy().reshape(picture.shape)
+        return np.ascontiguousarray(image.transpose(1, 2, 0) if picture.planar else image)
+
+    # --- what a frame is run with, gave and cost ---
 
     def _known(self, motion: Any) -> Calls:
         """Ops of which the frame's settings tell what they give. The reference works out even these."""
@@ -183,7 +177,7 @@ class Stream:
         unlimited = UNLIMITED if self.policy.exact or self.policy.radius is None else {}
         return {**still, **unlimited}
 
-    def _settings(self, fresh: bool, motion: Any) -> dict[str, Tensor]:
+    def _settings(self, fresh: bool, motion: Array | None) -> dict[str, Tensor]:
         policy = self.policy
         settings = {
             "fresh": fresh,
@@ -196,33 +190,28 @@ class Stream:
             for role, value in settings.items()
             for i in self._roles.get(role, [])
         }
-        field = motion_of(motion, self._roles.get("motion", []))
-        for spec in self._roles.get("motion", []):
-            moved = np.zeros(spec.shape, np.int32) if field is None else field
-            found[spec.name] = torch.from_numpy(moved).to(self._device)
+        for spec in self._taken.motion:
+            field = np.zeros(spec.shape, np.int32) if motion is None else motion
+            found[spec.name] = torch.from_numpy(field).to(self._device)
         return found
 
-    def _reference(self, caches: dict[str, Tensor]) -> Tensor | None:
-        return caches.get(f"cache_{self._placed.name}") if self._placed else None
+    def _leaves(self, tensors: bool) -> list[Any]:
+        return _shown(self._outputs, self._shown_on if tensors else None)
 
-    def _count(self, fresh: bool, before: Tensor | None) -> FrameStats:
-        shares = self._run.work
-        done = sum(layer.macs * shares.get(i, 1.0) for i, layer in enumerate(self._layers))
-        return FrameStats(
-            frame=self._frame,
-            work_share=done / self._total if self._total else 0.0,
-            miss=self._miss(fresh, before),
-            dense=fresh,
-            layers={layer.name: shares.get(i, 1.0) for i, layer in enumerate(self._layers)},
-        )
+    def _shares(self) -> Mapping[int, float]:
+        return self._executor.work
 
-    def _miss(self, fresh: bool, before: Tensor | None) -> npt.NDArray[np.bool_]:
+    def _missed(self) -> npt.NDArray[np.bool_]:
         """Frame pixels whose reference changed in this frame."""
-        if self._placed is None or before is None:
+        if self._before is None:
             return np.ones((1, 1), dtype=np.bool_)
-        dims = parse_layout(self._placed.layout).map_dims
-        assert dims is not None
-        now = self._caches[f"cache_{self._placed.name}"]
-        others = [d for d in range(now.dim()) if d not in dims]
-        changed = (now != before).any(dim=others) if others else now != before
-        return np.asarray(changed.cpu().numpy() | fresh)
+        index, places = next(iter(self._places.items()))
+        now = self._caches[f"cache_{self._taken.inputs[index].name}"]
+        others = [d for d in range(now.dim()) if d not in places]
+        changed = (now != self._before).any(dim=others) if others else now != self._before
+        return np.asarray(changed.cpu().numpy() | self._was_fresh)
+
+
+def _places(spec: Input) -> tuple[int, int] | None:
+    """The dimensions of an input that are its height and width."""
+    return parse_layout(spec.layout).map_dims if spec.layout else None

@@ -3,8 +3,9 @@
 //     ./runner FRAMES.bin OUT.bin [BUNDLE]
 //
 // FRAMES.bin holds, frame after frame, the bytes of every input that is no cache, in the engine's order; OUT.bin gets
-// the results of every frame, in the engine's order of those outputs that feed no cache, or are results too. Which
-// output feeds which cache is read from caches.txt: a line each, input, output, and 1 where that output is a result.
+// the results of every frame and the counts `work`, in the engine's order of those outputs that feed no cache, or are
+// results too. Which output feeds which cache is read from caches.txt: a line each, input, output, and 1 where that
+// output is a result.
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>

@@ -1,6 +1,7 @@
 """Streams whose frames an engine computes, with ONNX Runtime in the engine's place, and what a session refuses."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fluxcompile.bundle import read_manifest
 from fluxcompile.errors import EngineError, InputError, OptionError
 from fluxcompile.golden import Golden
 from fluxcompile.net import Net
+from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.cudart import Cuda
 from fluxcompile.runtime.engine import load_plugins, manifest_of, require_match, tensorrt
 from fluxcompile.runtime.engine_stream import EngineStream
@@ -27,10 +29,11 @@ class InOnnxRuntime:
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder)
         self.manifest: dict[str, Any] = msgspec.to_builtins(manifest)
-        self._run = Golden(folder / "golden.onnx", manifest.caches, manifest.results)
+        self._run = Golden(folder / "golden.onnx", manifest.caches, [*manifest.results, manifest.work])
 
     def __call__(self, feed: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(zip(self.manifest["results"], self._run(feed), strict=True))
+        *results, self.counts = self._run(feed)
+        return dict(zip(self.manifest["results"], results, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,7 @@ def test_frames_give_what_the_reference_stream_gives(net: Net, bundle: Path) -> 
     for at, frame in enumerate(clip_of((1, 3, 48, 64), frames=6)):
         motion = random.integers(-8, 9, (2, 3, 4)) if at % 2 else None
         assert_matches(got(frame, motion=motion), want(frame, motion=motion))
+        same_account(got, want)
     got.reset()
     assert_matches(got(frame), want(frame))
     assert isinstance(got(frame.numpy()), np.ndarray)
@@ -81,7 +85,96 @@ def test_blocks_are_looked_at_on_the_host(tmp_path: Path) -> None:
         frame = frame + random.integers(0, 2, frame.shape, np.uint8)  # noise, which is no reason to compute
         frame[16:24, 8:24] = random.integers(0, 200, (8, 16, 3))
         assert_matches(got(frame), want(frame))
+        same_account(got, want)
     assert want.stats.work_share < 0.9
+
+
+def same_account(got: EngineStream, want: Any) -> None:
+    """Both tell the same of a frame: its work layer by layer, its blocks by cause, where it lies."""
+    one, other = got.stats, want.stats
+    assert one is not None
+    assert one.layers == pytest.approx(other.layers)
+    assert one.work_share == pytest.approx(other.work_share)
+    assert (one.frame, one.dense, one.offset, one.shift, one.roll) == (
+        *(other.frame, other.dense, other.offset, other.shift, other.roll),
+    )
+    for mine, theirs in ((one.causes, other.causes), (one.miss, other.miss)):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+FOLLOWS = Policy(exact=False, residual=2.0, radius=None, anchor=True)
+
+
+@pytest.fixture(scope="module")
+def follower(tmp_path_factory: pytest.TempPathFactory) -> tuple[Net, Path]:
+    def make() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, 2, 1), torch.nn.SiLU(), torch.nn.Conv2d(6, 4, 3, 2, 1))
+
+    net = fluxcompile(seeded(make), torch.zeros(1, 3, 192, 256), frames=Frames())
+    folder = tmp_path_factory.mktemp("follower") / "out"
+    net.export("rtx", folder, policy=FOLLOWS, frames=2)
+    return net, folder
+
+
+def test_frames_follow_the_camera_on_a_canvas(follower: tuple[Net, Path]) -> None:
+    """A pan until everything rolls, then a cut; at every frame what dense inference gives where the frame lies."""
+    net, folder = follower
+    got, want = streams(net, folder, FOLLOWS)
+    scene = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    rolled, shares = False, []
+    for at in range(12):
+        frame = np.ascontiguousarray(scene[40:216, 100 + 3 * at : 340 + 3 * at])
+        if at == 11:
+            frame = 255 - frame
+        outputs = got(frame)
+        assert_matches(outputs, want(frame))
+        same_account(got, want)
+        assert got.stats is not None
+        assert_matches(outputs, net.dense(centred(frame, (192, 256), offset=got.stats.offset)))
+        rolled |= any(got.stats.roll)
+        shares.append(got.stats.work_share)
+    assert rolled
+    assert shares[0] == shares[-1] == 1
+    assert np.mean(shares[1:-1]) < 0.5
+
+
+def test_a_frame_that_is_left_is_repaired_in_idle_time(follower: tuple[Net, Path]) -> None:
+    net, folder = follower
+    got = EngineStream(folder, replace(FOLLOWS, dense=1.0), engine=InOnnxRuntime(folder))
+    first = np.full((192, 256, 3), 90, np.uint8)
+    second = first.copy()
+    second[16:40, 24:56] = 200
+    assert got.look(first) == 24 * 32
+    got.compute()
+    assert got.look(second) == 12
+    got.leave()
+    assert got.refresh(float("inf"), most=5) == 5
+    assert got.look(second) == 7
+    assert_matches(got.compute(), net.dense(second))
+
+
+def test_what_is_below_the_threshold_adds_up_to_no_more(net: Net, tmp_path: Path) -> None:
+    """The host's reference is the engine's: pixels that changed too little are still the first frame's."""
+    policy = Policy(exact=False, threshold=0.1)
+    net.export("jetson-orin", tmp_path / "out", policy=policy)
+    got, want = streams(net, tmp_path / "out", policy)
+    frame = clip_of((1, 3, 48, 64))[0]
+    for at in range(6):
+        later = frame + 0.03 * at
+        mask = np.full((48, 64), at < 5)  # at last nothing is new: the reference is what is computed from
+        assert_matches(got(later, miss=mask), want(later, miss=mask))
+        same_account(got, want)
+
+
+def test_a_caller_may_use_his_array_again(follower: tuple[Net, Path]) -> None:
+    net, folder = follower
+    got = EngineStream(folder, replace(FOLLOWS, anchor=False), engine=InOnnxRuntime(folder))
+    frame = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)
+    got(frame)
+    frame[16:40, 24:56] += 100
+    assert_matches(got(frame), net.dense(frame))
+    assert got.stats is not None
+    assert got.stats.miss.any()
 
 
 def test_what_a_stream_refuses_leaves_its_state(net: Net, bundle: Path) -> None:

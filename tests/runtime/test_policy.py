@@ -19,6 +19,7 @@ from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.grids import around, near
 from fluxcompile.runtime.miss import BACKGROUND, HIT, REFRESHED, SALIENT, STALE
 from fluxcompile.runtime.plan import CpuStream
+from fluxcompile.runtime.stream import Stream
 from tests.helpers import assert_matches, seeded
 
 SIZE = (64, 96)
@@ -261,11 +262,12 @@ def test_policies_by_name() -> None:
             parse_policy(text)
 
 
-def test_a_picture_that_is_left() -> None:
+@pytest.mark.parametrize("backend", [CpuStream, Stream])
+def test_a_picture_that_is_left(backend: Any) -> None:
     """What was looked at and not computed is stale; idle time repairs it, after which nothing misses."""
     net_ = fluxcompile(seeded(Small), torch.zeros(1, 3, *SIZE), frames=Frames())
     policy = Policy(exact=False, residual=2.0, anchor=True, dense=1.0)
-    stream = CpuStream(net_.program, policy, clock=Clock())
+    stream = backend(net_.program, policy, clock=Clock())
     first = np.full((*SIZE, 3), 90, np.uint8)
     second = first.copy()
     second[16:40, 24:56] = 200

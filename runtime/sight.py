@@ -1,0 +1,135 @@
+"""Looking at a frame before it is computed: where it lies on the net's input, and which of its pixels are new."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fluxcompile.errors import InputError, OptionError
+from fluxcompile.options import Policy
+from fluxcompile.program import Input
+from fluxcompile.runtime.canvas import Canvas
+from fluxcompile.runtime.frame import DTYPES, to_array
+from fluxcompile.runtime.miss import BLOCK, Classes, Classifier
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An input that is an image: (height, width, channels) or, planar, (channels, height, width).
+
+    reference: the image (height, width, channels) that what is kept was computed from.
+    """
+
+    shape: tuple[int, int, int]
+    planar: bool
+    reference: Callable[[], Array]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.shape[1], self.shape[2]) if self.planar else (self.shape[0], self.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What a stream takes: its inputs, those of them that are motion, and the images among them.
+
+    sizes: (height, width) of the inputs that have pixels, by their numbers; pictures: of those that blocks are told of.
+    unit: frame pixels by whose multiples what is kept can move, none where it cannot.
+    """
+
+    inputs: Sequence[Input]
+    motion: Sequence[Input]
+    sizes: Mapping[int, tuple[int, int]]
+    pictures: Mapping[int, Picture]
+    unit: Sequence[int]
+
+
+@dataclass(eq=False)
+class View:
+    """What the net is to see: arrays by input, the pixels that are given as new, how far these may spread."""
+
+    arrays: list[Any]
+    given: dict[int, Array]
+    fresh: bool
+    bounds: dict[int, Array | None] = field(default_factory=dict)
+
+
+class Sight:
+    """Looks at one camera's frames; a policy with `anchor` lets smaller ones move on the canvas.
+
+    roll: called with (dy, dx) when what is kept must move; False says that it is lost.
+    """
+
+    def __init__(self, policy: Policy, taken: Taken, roll: Callable[[int, int], bool]) -> None:
+        self.policy, self.taken, self._roll = policy, taken, roll
+        self.canvas = self._made_canvas() if policy.anchor else None
+        self.classifiers = {i: Classifier(policy, self.canvas) for i in taken.pictures}
+
+    def look(self, view: View, compares: bool) -> None:
+        """See the frame of a view as a policy does; compares: nobody said which pixels are new."""
+        if self.canvas is not None:
+            view.fresh |= not self.canvas.fit(view.arrays[0])
+            if view.fresh:
+                self.canvas.centre()
+        for classifier in self.classifiers.values():
+            classifier.causes = None
+        if compares and self.policy.residual and not view.fresh:
+            if not self.classifiers:
+                raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
+            for i in self.classifiers:
+                self._classify(i, view)
+        elif self.canvas is not None:
+            self.canvas.put(view.arrays[0])
+            view.arrays[0] = self.canvas.image
+
+    def _made_canvas(self) -> Canvas:
+        """What smaller frames lie on."""
+        if len(self.taken.inputs) != 1 or not self.taken.pictures or min(self.taken.pictures[0].size) == 1:
+            raise OptionError("Policy: anchor needs a net with one image as input; pass anchor=False")
+        unit, picture = self.taken.unit, self.taken.pictures[0]
+        rolls = (math.lcm(unit[0], BLOCK), math.lcm(unit[1], BLOCK)) if unit else None
+        return Canvas(picture.shape, picture.planar, DTYPES[self.taken.inputs[0].dtype], rolls)
+
+    def placed(self, frame: Any) -> Array:
+        """A frame of three dimensions, which may be smaller than the canvas."""
+        assert self.canvas is not None
+        spec = self.taken.inputs[0]
+        array, dtype = to_array(frame), np.dtype(DTYPES[spec.dtype])
+        while array.ndim > 3 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim != 3 or array.dtype != dtype or 0 in array.shape:
+            shape, dims = self.canvas.image.shape, "channels first" if self.canvas.planar else "channels last"
+            raise InputError(
+                f"input {spec.name}: {array.dtype} {array.shape}, expected {dtype}, {dims}, not larger than {shape}"
+            )
+        return np.ascontiguousarray(array)
+
+    def _classify(self, index: int, view: View) -> None:
+        """The frame as the net is to see it; what was kept has moved with the camera."""
+        classify, picture, array = self.classifiers[index], self.taken.pictures[index], view.arrays[index]
+        frame = np.asarray(array).reshape(picture.shape) if self.canvas is None else array
+        reference = picture.reference()
+        sane = classify.align(frame, picture.planar, reference)
+        if any(classify.roll):
+            view.fresh |= not self._roll(*classify.roll)
+            reference = picture.reference()
+        if self.canvas is not None:
+            self.canvas.put(frame)
+            frame = self.canvas.image
+        found = classify.classify(frame, picture.planar, reference) if sane else Classes(frame, None, None)
+        if (
+            found.miss is None and self.canvas is not None
+        ):  # where everything is computed anew, the middle costs nothing
+            self.canvas.centre()
+            self.canvas.put(array)
+        view.arrays[index] = found.image if self.canvas is not None else found.image.reshape(array.shape)
+        view.bounds[index] = found.bound
+        if found.miss is None:
+            view.fresh = True
+        else:
+            view.given[index] = found.miss

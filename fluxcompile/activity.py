@@ -26,7 +26,7 @@ BLOCK = 32
 """Frame pixels a side of what is new as a whole."""
 
 PATTERNS = ("blobs", "scattered")
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "cuda", "reference")
 UNBOUND = Policy(exact=False, radius=0)
 """Time against activity: what is new is recomputed, and spreads no further than the blocks that hold it."""
 

@@ -9,6 +9,7 @@ import importlib
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -124,10 +125,11 @@ def measure(
         everything = draw("blobs", camera.size, 1.0, (plan.seed,))
         ours = peers.arrays(camera.see(everything))
         opened: list[Peer] = []
-        total = len(plan.peers or peers.PEERS)
+        total = len(plan.peers or peers.peers_of(plan.backend))
         on_step("opening peers", 0, total)
         try:
-            for peer in peers.open_peers(Model(source, net.program, camera.frames), plan.threads, ours, plan.peers):
+            model = Model(source, net.program, camera.frames)
+            for peer in peers.open_peers(model, plan.threads, ours, plan.peers, plan.backend):
                 opened.append(peer)
                 on_step("opening peers", len(opened), total)
         except KeyboardInterrupt:
@@ -252,8 +254,14 @@ class Peak:
             self.gflops = max(self.gflops or 0.0, self._kernels.peak_gflops(self._kernels.variants()[0], 0.01))
 
 
+def _gpu() -> str | None:
+    """The GPU that torch has chosen, if any; torch is not loaded for it."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else None
+
+
 def machine() -> dict[str, Any]:
-    """The processor, the cores this process may use, and the variant of our kernels that runs on it."""
+    """The processor, the cores this process may use, the variant of our kernels that runs on it, and the GPU."""
     try:
         found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -270,6 +278,7 @@ def machine() -> dict[str, Any]:
         "cpu": found.group(1) if found else platform.processor() or platform.machine(),
         "cores": cores,
         "kernels": variant,
+        "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -30,7 +30,7 @@ from fluxcompile.cli_shared import (
 from fluxcompile.errors import FluxError, OptionError
 
 PatternOption = Annotated[str, typer.Option(metavar="A,B", help="Where it is new: blobs, scattered or both.")]
-BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu or reference.")]
+BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu, reference, or cuda.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is timed; all take turns in each round.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Other frames, masks and orders.")]
 
@@ -46,7 +46,10 @@ def bench(
     rounds: RoundsOption = 20,
     peers: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Of openvino, onnxruntime, torch.compile, torch; all that are here."),
+        typer.Option(
+            metavar="A,B",
+            help="Of openvino, onnxruntime, torch.compile, torch; all that are here. On cuda: torch-cuda.",
+        ),
     ] = None,
     seed: SeedOption = 0,
     clips: Annotated[
@@ -77,13 +80,15 @@ def bench(
     With --clips: streams over real clips, their time beside the fastest dense peer's and how well their results agree
     with dense inference. Several policies are tried in one run.
     """
+    from fluxcompile.peers import peers_of
     from fluxcompile.sources import named_task
 
     if clips is not None:
         policies = [options.parse_policy(text) for text in policy or ["video"]]
         counts = [int(count) for count in _numbers("--threads", threads)]
         knobs: dict[str, Any] = {"frames": frames, "backend": _backend(backend), "task": named_task(task), "int8": int8}
-        knobs |= {"peers": words(peers)} if peers is not None else {}
+        if peers is not None or backend == "cuda":
+            knobs["peers"] = peers_of("cuda") if peers is None else words(peers)
         _bench_clips(models, clips, policies, counts, knobs, (pixels, example, without), output, as_json)
         return
     if (policy, frames, task) != (None,) * 3 or int8:
@@ -375,4 +380,8 @@ def _backend(name: str) -> str:
 
     if name not in BACKENDS:
         raise OptionError(f"--backend is {name!r}; use {' or '.join(BACKENDS)}")
+    if name == "cuda":
+        from fluxcompile.kernels.cuda import cuda_device
+
+        cuda_device()  # or whoever measures hears of it only after a while
     return name

@@ -96,7 +96,8 @@ def notes(result: Json) -> list[str]:
 
 def machine_line(result: Json) -> str:
     machine = result["machine"]
-    parts = [f"{machine['cpu']}, {machine['cores']} cores", f"kernels {machine['kernels'] or 'not built'}"]
+    gpu = [machine["gpu"]] if machine.get("gpu") else []
+    parts = [*gpu, f"{machine['cpu']}, {machine['cores']} cores", f"kernels {machine['kernels'] or 'not built'}"]
     if result.get("peak_gflops"):
         parts.append(f"peak {result['peak_gflops']:.0f} GFLOP/s a core")
     return "; ".join([*parts, f"the least of {result['rounds']} rounds, all in turns"])

@@ -55,7 +55,7 @@ class Seen:
 def to_array(value: Any, what: str = "a frame") -> npt.NDArray[Any]:
     """An array of what the caller passed: a torch tensor or anything numpy takes."""
     try:
-        array = np.asarray(value.detach().numpy() if hasattr(value, "detach") else value)
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     except (ValueError, TypeError) as e:
         raise InputError(f"{what} of type {type(value).__name__} is no array of numbers ({e})") from e
     if array.dtype.kind not in "biuf":

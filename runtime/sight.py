@@ -112,7 +112,7 @@ class Sight:
     def _classify(self, index: int, view: View) -> None:
         """The frame as the net is to see it; what was kept has moved with the camera."""
         classify, picture, array = self.classifiers[index], self.taken.pictures[index], view.arrays[index]
-        frame = np.asarray(array).reshape(picture.shape) if self.canvas is None else array
+        frame = to_array(array).reshape(picture.shape) if self.canvas is None else array
         reference = picture.reference()
         sane = classify.align(frame, picture.planar, reference)
         if any(classify.roll):
@@ -122,10 +122,8 @@ class Sight:
             self.canvas.put(frame)
             frame = self.canvas.image
         found = classify.classify(frame, picture.planar, reference) if sane else Classes(frame, None, None)
-        if (
-            found.miss is None and self.canvas is not None
-        ):  # where everything is computed anew, the middle costs nothing
-            self.canvas.centre()
+        if found.miss is None and self.canvas is not None:
+            self.canvas.centre()  # where everything is computed anew, the middle costs nothing
             self.canvas.put(array)
         view.arrays[index] = found.image if self.canvas is not None else found.image.reshape(array.shape)
         view.bounds[index] = found.bound

@@ -128,7 +128,7 @@ def test_json_of_one_model(asked: list[Any]) -> None:
     assert all(set(row) == ROW for row in found["rows"])
     assert all(set(peer) == PEER for peer in found["peers"])
     assert (found["model"], found["threads"], found["best_dense"]) == ("net", 1, "torch")
-    assert set(found["machine"]) == {"cpu", "cores", "kernels", "system", "python"}
+    assert set(found["machine"]) == {"cpu", "cores", "gpu", "kernels", "system", "python"}
     assert asked == [("net", None, None, [])]
 
 
@@ -177,7 +177,7 @@ def test_ctrl_c_keeps_what_is_done(asked: list[Any], net: FakeNet, monkeypatch: 
         (("--threads", "0"), "--threads is '0'"),
         (("--threads", "1.5"), "--threads is '1.5'"),
         (("--pattern", "stripes"), "pattern is stripes; use blobs, scattered or both"),
-        (("--backend", "gpu"), "--backend is 'gpu'; use cpu or reference"),
+        (("--backend", "gpu"), "--backend is 'gpu'; use cpu or cuda or reference"),
         (("--peers", "tensorrt"), "no peer is called tensorrt"),
     ],
 )

@@ -1,23 +1,22 @@
 """The GPU's backend but for the GPU: its stream with the kernels run by the shim, and its launches by a pretended driver."""
 
 import ctypes
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, note
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from typer.testing import CliRunner
 
 from fluxcompile import Net, Policy, fluxcompile
+from fluxcompile.cli import app
 from fluxcompile.errors import DeviceError, OptionError
 from fluxcompile.kernels import _device
 from fluxcompile.kernels.cuda import CudaRunner, Driver, cuda_device, cuda_kernels
@@ -25,6 +24,7 @@ from fluxcompile.kernels.device import kernels
 from fluxcompile.kernels.nvrtc import libraries
 from fluxcompile.models import ZOO, build
 from fluxcompile.ops import TABLE
+from fluxcompile.peers import Model, open_peers, peers_of
 from fluxcompile.program import Graph, Op
 from fluxcompile.runtime.execute import STILL, UNLIMITED, Executor
 from fluxcompile.runtime.stream import Stream
@@ -288,10 +288,23 @@ def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         net.stream(backend="gpu")
 
 
-def test_the_benchmark_wants_a_gpu(repo: Path) -> None:
-    words = [sys.executable, "benchmarks/gpu.py", "zoo:resnet18"]
-    done = subprocess.run(
-        words, cwd=repo, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+@pytest.mark.parametrize("words", [["--activity", "10"], ["--clips", "."]])
+def test_the_benchmark_wants_a_gpu_before_it_measures_anything(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.version.cuda", None)
+    done = CliRunner().invoke(app, ["bench", "zoo:unet-mini", "--backend", "cuda", *words])
+    assert isinstance(done.exception, DeviceError)
+    assert "backend 'cuda': this torch" in str(done.exception)
+
+
+def test_a_gpus_peer_computes_there() -> None:
+    assert peers_of("cuda") == ["torch-cuda"]
+    assert "torch-cuda" not in peers_of("cpu")
+    frame = np.zeros((1, 3, 8, 8), np.float32)
+    model = Model(
+        seeded(lambda: nn.Conv2d(3, 4, 3)), fluxcompile(nn.Identity().eval(), torch.zeros(1)).program, [frame]
     )
-    assert done.returncode == 2
-    assert "torch finds no NVIDIA GPU here" in done.stderr
+    (peer,) = open_peers(model, 1, [], backend="cuda")
+    assert peer.infer is None or torch.cuda.is_available()
+    assert peer.reason or torch.cuda.is_available()

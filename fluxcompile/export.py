@@ -35,6 +35,13 @@ from fluxcompile.targets import Target, target_of
 PACKAGE = Path(__file__).parent
 ONBOARD = PACKAGE / "onboard"
 """What is copied into a bundle as it is."""
+AHEAD = """
+TensorRT for RTX, which needs no GPU to build, is asked there whether it takes the graph with the plugins' meaning
+spelled out. The engine it makes is not in here and has no runner: it knows no plugins and no lists found while it runs,
+so that its lists have room for every tile and each frame would cost all of the work. What runs here is `engine.plan`,
+built by TensorRT with the plugins.
+"""
+"""What a bundle says of an engine built ahead of time."""
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -297,6 +304,7 @@ def _readme(manifest: Manifest, machine: Target) -> str:
         caches=len(manifest.caches),
         frames=manifest.frames,
         kept=_kept(manifest),
+        ahead=AHEAD if machine.aot else "",
         loss=f"{manifest.loss.rms:.1e} of the results' root mean square, {manifest.loss.most:.1e} of the largest value",
         memory=memory,
         total=f"{manifest.memory.total_bytes / 2**20:.0f}",

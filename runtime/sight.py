@@ -78,12 +78,16 @@ class Sight:
                 self.canvas.centre()
         for classifier in self.classifiers.values():
             classifier.causes = None
-        if compares and self.policy.residual and not view.fresh:
+        compares = compares and not view.fresh
+        if compares and self.policy.residual:
             if not self.classifiers:
                 raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
             for i in self.classifiers:
                 self._classify(i, view)
         elif self.canvas is not None:
+            if compares and not self._followed(0, view.arrays[0]):
+                self.canvas.centre()
+                view.fresh = True
             self.canvas.put(view.arrays[0])
             view.arrays[0] = self.canvas.image
 
@@ -109,19 +113,21 @@ class Sight:
             )
         return np.ascontiguousarray(array)
 
+    def _followed(self, index: int, frame: Array) -> bool:
+        """Follow the camera: what is kept moves with it; False if the frame is better run dense."""
+        classify, picture = self.classifiers[index], self.taken.pictures[index]
+        sane = classify.align(frame, picture.planar, picture.reference())
+        return sane and (not any(classify.roll) or self._roll(*classify.roll))
+
     def _classify(self, index: int, view: View) -> None:
         """The frame as the net is to see it; what was kept has moved with the camera."""
         classify, picture, array = self.classifiers[index], self.taken.pictures[index], view.arrays[index]
         frame = to_array(array).reshape(picture.shape) if self.canvas is None else array
-        reference = picture.reference()
-        sane = classify.align(frame, picture.planar, reference)
-        if any(classify.roll):
-            view.fresh |= not self._roll(*classify.roll)
-            reference = picture.reference()
+        sane = self._followed(index, frame)
         if self.canvas is not None:
             self.canvas.put(frame)
             frame = self.canvas.image
-        found = classify.classify(frame, picture.planar, reference) if sane else Classes(frame, None, None)
+        found = classify.classify(frame, picture.planar, picture.reference()) if sane else Classes(frame, None, None)
         if found.miss is None and self.canvas is not None:
             self.canvas.centre()  # where everything is computed anew, the middle costs nothing
             self.canvas.put(array)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxcompile import checks
+from fluxcompile.bundle import MANIFEST, read_manifest
 from fluxcompile.check_precision import precision_holds
 from fluxcompile.checks import Case, Failed, Skipped
 from fluxcompile.errors import FluxError, OptionError, in_a_line
@@ -50,6 +51,8 @@ def check(
     task: what the outputs mean, where their shapes do not say it.
     """
     case = Case(Path(folder), None if clip is None else Path(clip), bindings or {}, task)
+    if not (case.folder / MANIFEST).is_file():
+        read_manifest(case.folder)  # refuses what is no bundle at all
     known = [*CHECKS, *_of_this_case(case)]
     unknown = set(only) - {c.name for c in known}
     if unknown:

@@ -21,7 +21,8 @@ def precision_holds(case: Case) -> str:
     floats = {op for op, kept in manifest.kept.items() if kept.precision == "fp32"}
     near = quantized.rounded(floats)
     feeds = list(case.feeds())
-    loss = loss_of(exact, near, feeds, meaning_of(case.program, case.task))
+    meaning = meaning_of(case.program, case.task)
+    loss = loss_of(exact, near, feeds, meaning)
     found = f"{len(feeds)} frames; results are {loss.rms:.1e} off, over their root mean square, {loss.most:.1e} at most"
     if loss.figure:
         agreement = "had nothing to compare" if loss.agreement is None else f"{loss.agreement:.3f}"
@@ -32,7 +33,10 @@ def precision_holds(case: Case) -> str:
     blamed = most_to_blame(exact, near, feeds, floats)
     paths = {op.name: op.path for op in case.program.graphs["blocked"].ops}
     names = ", ".join(f"{op} ({paths[op]})" if paths.get(op) else op for op in blamed)
+    guessed = (
+        f"; the task was guessed to be {meaning.task.name}, --task says another" if meaning and not case.task else ""
+    )
     raise Failed(
         f"{found}; {manifest.precision} allows {most_rms:g} and {least:g}. Most is lost in {names}: "
-        f"export again with --keep {','.join(blamed)}, or with a wider precision"
+        f"export again with --keep {','.join(blamed)}, or with a wider precision{guessed}"
     )

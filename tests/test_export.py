@@ -192,8 +192,9 @@ def test_a_truncated_file_is_told_and_ends_no_check(bundle: Path, tmp_path: Path
 
 
 def test_truncated_bundles_are_refused(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"holds no manifest.json"):
-        read_manifest(tmp_path)
+    for read in (read_manifest, check):
+        with pytest.raises(BundleError, match=r"holds no manifest.json"):
+            read(tmp_path)
     broken = altered(bundle, tmp_path, "weights.bin", lambda data: data[:100])
     with pytest.raises(BundleError, match=r"weights.bin was altered; export"):
         require_whole(broken, read_manifest(broken))

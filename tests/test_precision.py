@@ -185,7 +185,7 @@ def test_a_net_that_half_breaks_is_told_which_layers_to_keep(tmp_path: Path) -> 
     found = checked(tmp_path / "out")
     assert found.passed is False
     assert f"fp16 allows {ALLOWED['fp16'][0]:g}" in found.detail
-    keep = found.detail.rpartition("--keep ")[2].partition(", or")[0].split(",")
+    keep = found.detail.rpartition("--keep ")[2].partition(", or with")[0].split(",")
     net.export("jetson-orin", tmp_path / "out", precision="fp16", frames=4, keep=keep)
     assert read_manifest(tmp_path / "out").kept[keep[0]] == Kept("fp32", "asked for")
     again = checked(tmp_path / "out")

@@ -187,7 +187,7 @@ class Net:
     def export(self, target: str, folder: str | Path, **options: Any) -> "Manifest":
         """Write an engine bundle for a target, "jetson-xavier-nx", "jetson-orin", "rtx-3080" or "rtx".
 
-        options: as of `fluxcompile.export.export`: policy, precision, clip, memory_bytes.
+        options: as of `fluxcompile.export.export`: policy, precision, clip, keep, capacity, memory_bytes.
         """
         from fluxcompile.export import export
 

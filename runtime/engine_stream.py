@@ -9,7 +9,6 @@ engine the reference image wherever nothing is new.
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,11 +70,7 @@ class EngineStream(PolicyStream):
         self._reference: dict[str, Array] = {}
         self._before: Array | None = None
         self._results: dict[str, Array] = {}
-        pictures = {
-            i: Picture(shape, planar, partial(self._image, spec.name, planar))
-            for i, spec in enumerate(inputs)
-            for shape, planar in _pictures(spec)
-        }
+        pictures = {i: Picture(shape, planar) for i, spec in enumerate(inputs) for shape, planar in _pictures(spec)}
         taken = Taken(inputs, motion, {i: p.size for i, p in pictures.items()}, pictures, manifest["unit"])
         layers = [Layer(x["name"], "", "", "", x["macs"]) for x in manifest["layers"]]
         self._lists = [x["lists"] for x in manifest["layers"]]
@@ -156,8 +151,9 @@ class EngineStream(PolicyStream):
         held = self._reference[name]
         return np.roll(held, self._rolled, (-2, -1) if planar else (-3, -2)) if any(self._rolled) else held
 
-    def _image(self, name: str, planar: bool) -> Array:
-        held = self._rolled_back(name, planar)
+    def reference(self, index: int) -> Array:
+        planar = self._taken.pictures[index].planar
+        held = self._rolled_back(self._taken.inputs[index].name, planar)
         image = held.reshape(held.shape[-3:]).astype(np.float32)
         return np.ascontiguousarray(image.transpose(1, 2, 0) if planar else image)
 

@@ -63,15 +63,11 @@ class CpuStream(PolicyStream):
 
     def _takes(self, program: Program) -> Taken:
         build = self._build
-        pictures = {}
-        for i in build.images:
-            planar, reference = build.references[i]
-            pictures[i] = Picture(build.frame_shapes[i], planar, lambda reference=reference: reference)  # type: ignore[misc]
         return Taken(
             program.graphs["dense"].inputs,
             [i for i in program.graphs["blocked"].inputs if i.role == "motion"],
             {i: build.input_sizes[i] for i in build.images},
-            pictures,
+            {i: Picture(build.frame_shapes[i], build.references[i][0]) for i in build.images},
             self._rolls.unit,
         )
 
@@ -79,6 +75,9 @@ class CpuStream(PolicyStream):
     def cache_bytes(self) -> int:
         """Memory of the maps kept from frame to frame."""
         return sum(b.nbytes for b in self._build.buffers)
+
+    def reference(self, index: int) -> Array:
+        return self._build.references[index][1]
 
     def _move(self, dy: int, dx: int) -> bool:
         unit = self._rolls.unit

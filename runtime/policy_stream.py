@@ -55,7 +55,7 @@ class PolicyStream(ABC):
         self.policy = policy
         self._taken, self._layers, self._template = taken, layers, template
         self._salience, self._clock = salience, clock
-        self._sight = Sight(policy, taken, self._rolled_along)
+        self._sight = Sight(policy, taken)
         self._fresh, self._frame, self._was_fresh = True, 0, True
         self._seen: Seen | None = None
         self._total = sum(layer.macs for layer in layers)
@@ -81,6 +81,10 @@ class PolicyStream(ABC):
         """Compute a frame. given: by input the pixels that are new; bounds: how far these may spread."""
 
     @abstractmethod
+    def reference(self, index: int) -> Array:
+        """The image (height, width, channels) of an input that what is kept was computed from."""
+
+    @abstractmethod
     def _move(self, dy: int, dx: int) -> bool:
         """What is kept, the reference first, lies (dy, dx) pixels further on; False where it cannot."""
 
@@ -102,14 +106,15 @@ class PolicyStream(ABC):
         """Forget every cache; the next frame runs dense (a scene cut, a new clip)."""
         self._fresh = True
 
-    def roll(self, dy: int, dx: int) -> None:
+    def roll(self, dy: int, dx: int) -> bool:
         """Say that the next frame lies (dy, dx) pixels further down and to the right: the caches move along.
 
         What comes in at the edges was not seen before and must be new in that frame. Caches that cannot move so far
-        are forgotten.
+        are forgotten, and False returned.
         """
         if (dy or dx) and not self._fresh and not self._move(dy, dx):
             self.reset()
+        return not self._fresh
 
     def __call__(self, *frames: Any, miss: Any = None, motion: Any = None) -> Any:
         """The model's outputs for the next frame: torch tensors if it was one, else numpy arrays.
@@ -255,13 +260,8 @@ class PolicyStream(ABC):
         moved = field is not None and bool(field.any())
         view = View(arrays, given, self._fresh or (moved and not self.follows_motion))
         # where the caller tells the motion, pixels are compared with what has moved
-        sight.look(view, compares=miss is None and not moved)
+        sight.look(view, self, compares=miss is None and not moved)
         return Seen(view.arrays, view.given, view.bounds, view.fresh, field, are_tensors(frames), began)
-
-    def _rolled_along(self, dy: int, dx: int) -> bool:
-        """Everything moves along with the camera; False where it is lost."""
-        self.roll(dy, dx)
-        return not self._fresh
 
     def _salient(self, index: int) -> npt.NDArray[np.float32] | None:
         if self._salience is None or not self.policy.background:

@@ -1,9 +1,9 @@
 """Looking at a frame before it is computed: where it lies on the net's input, and which of its pixels are new."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An input that is an image: (height, width, channels) or, planar, (channels, height, width).
-
-    reference: the image (height, width, channels) that what is kept was computed from.
-    """
+    """An input that is an image: (height, width, channels) or, planar, (channels, height, width)."""
 
     shape: tuple[int, int, int]
     planar: bool
-    reference: Callable[[], Array]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,18 +55,28 @@ class View:
     bounds: dict[int, Array | None] = field(default_factory=dict)
 
 
+class Kept(Protocol):
+    """What a stream has kept of the frames before."""
+
+    def reference(self, index: int, /) -> Array:
+        """The image (height, width, channels) of an input that it was computed from."""
+
+    def roll(self, dy: int, dx: int, /) -> bool:
+        """Move it along; False where it is lost by that."""
+
+
 class Sight:
     """Looks at one camera's frames; a policy with `anchor` lets smaller ones move on the canvas.
 
-    roll: called with (dy, dx) when what is kept must move; False says that it is lost.
+    What is kept is passed in, not held: a stream that nobody wants is gone at once, with its maps.
     """
 
-    def __init__(self, policy: Policy, taken: Taken, roll: Callable[[int, int], bool]) -> None:
-        self.policy, self.taken, self._roll = policy, taken, roll
+    def __init__(self, policy: Policy, taken: Taken) -> None:
+        self.policy, self.taken = policy, taken
         self.canvas = self._made_canvas() if policy.anchor else None
         self.classifiers = {i: Classifier(policy, self.canvas) for i in taken.pictures}
 
-    def look(self, view: View, compares: bool) -> None:
+    def look(self, view: View, kept: Kept, compares: bool) -> None:
         """See the frame of a view as a policy does; compares: nobody said which pixels are new."""
         if self.canvas is not None:
             view.fresh |= not self.canvas.fit(view.arrays[0])
@@ -83,9 +89,9 @@ class Sight:
             if not self.classifiers:
                 raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
             for i in self.classifiers:
-                self._classify(i, view)
+                self._classify(i, view, kept)
         elif self.canvas is not None:
-            if compares and not self._followed(0, view.arrays[0]):
+            if compares and not self._followed(0, view.arrays[0], kept):
                 self.canvas.centre()
                 view.fresh = True
             self.canvas.put(view.arrays[0])
@@ -113,21 +119,21 @@ class Sight:
             )
         return np.ascontiguousarray(array)
 
-    def _followed(self, index: int, frame: Array) -> bool:
+    def _followed(self, index: int, frame: Array, kept: Kept) -> bool:
         """Follow the camera: what is kept moves with it; False if the frame is better run dense."""
-        classify, picture = self.classifiers[index], self.taken.pictures[index]
-        sane = classify.align(frame, picture.planar, picture.reference())
-        return sane and (not any(classify.roll) or self._roll(*classify.roll))
+        classify = self.classifiers[index]
+        sane = classify.align(frame, self.taken.pictures[index].planar, kept.reference(index))
+        return sane and (not any(classify.roll) or kept.roll(*classify.roll))
 
-    def _classify(self, index: int, view: View) -> None:
+    def _classify(self, index: int, view: View, kept: Kept) -> None:
         """The frame as the net is to see it; what was kept has moved with the camera."""
         classify, picture, array = self.classifiers[index], self.taken.pictures[index], view.arrays[index]
         frame = to_array(array).reshape(picture.shape) if self.canvas is None else array
-        sane = self._followed(index, frame)
+        sane = self._followed(index, frame, kept)
         if self.canvas is not None:
             self.canvas.put(frame)
             frame = self.canvas.image
-        found = classify.classify(frame, picture.planar, picture.reference()) if sane else Classes(frame, None, None)
+        found = classify.classify(frame, picture.planar, kept.reference(index)) if sane else Classes(frame, None, None)
         if found.miss is None and self.canvas is not None:
             self.canvas.centre()  # where everything is computed anew, the middle costs nothing
             self.canvas.put(array)

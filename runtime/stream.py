@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,7 @@ class Stream(PolicyStream):
             *batch, first, second, third = [1, *specs[i].shape]
             if x == y + 1 and set(batch) == {1}:
                 planar = x == len(specs[i].shape) - 1
-                pictures[i] = Picture((first, second, third), planar, partial(self._reference, i))
+                pictures[i] = Picture((first, second, third), planar)
         sizes = {i: (specs[i].shape[y], specs[i].shape[x]) for i, (y, x) in self._places.items()}
         unit = program.plan.rolls.unit if program.plan else []
         return Taken(specs, self._roles.get("motion", []), sizes, pictures, unit)
@@ -161,7 +160,7 @@ class Stream(PolicyStream):
         by = np.array(self._rolled, np.int32).reshape(2, 1, 1)
         return np.broadcast_to(-by if told is None else told - by, spec.shape).astype(np.int32)
 
-    def _reference(self, index: int) -> Array:
+    def reference(self, index: int) -> Array:
         picture = self._taken.pictures[index]
         held = self._rolled_back(index, self._caches[f"cache_{self._taken.inputs[index].name}"])
         image = held.float().cpu().numpy().reshape(picture.shape)

@@ -1,5 +1,7 @@
 """Frames that move on the net's input: the anchor follows the camera, exact streams stay exact, what is bad is refused."""
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -199,3 +201,18 @@ def test_places(shifts: list[tuple[int, int]], unit: tuple[int, int] | None) -> 
             assert canvas.offset[axis] == before[axis] + shift[axis] + roll[axis]
             assert roll[axis] % (unit[axis] if unit else 1) == 0
     assert (canvas.image == 114).all()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_stream_that_nobody_wants_is_gone_at_once(net: Net, scene: np.ndarray, backend: str) -> None:
+    """Its maps are large, and whoever times frames has switched the collector off."""
+    gc.collect()
+    gc.disable()
+    try:
+        stream = net.stream(FOLLOWS, backend=backend)
+        stream(view(scene, 40, 100))
+        gone = weakref.ref(stream)
+        del stream
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -78,7 +78,7 @@ def _of_this_case(case: Case) -> list[Check]:
     proves = "every class, member and flag that the scripts use exists in TensorRT {}'s own bindings"
 
     def none(case: Case) -> str:
-        raise Skipped("no bindings here; `make bindings`, or --bindings VERSION=FOLDER")
+        raise Skipped("no bindings here; `make targets`, or --bindings VERSION=FOLDER")
 
     fixed = [FIXED] if (case.folder / "fixed.onnx").exists() else []
     if not case.bindings:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.kernels import _cpu
 from fluxcompile.runtime import heads
 from fluxcompile.runtime.grids import near
 
@@ -81,9 +80,9 @@ def painted(found: heads.Candidates, size: tuple[int, int]) -> Salience:
     centres, half = found.centres[order, :2], found.centres[order, 2:] / 2 + GROWN
     low = np.floor((centres - half) / CELL)
     high = np.ceil((centres + half) / CELL)
-    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(paint.shape))
-    levels = np.ascontiguousarray(weights[order], np.float32)
-    _cpu.paint_boxes(np.ascontiguousarray(edges, np.int32), levels, paint)
+    edges = np.nan_to_num(np.concatenate([low, high], 1)).clip(0, max(paint.shape)).astype(np.int32)
+    for (left, top, right, bottom), weight in zip(edges.tolist(), weights[order].tolist(), strict=True):
+        paint[top:bottom, left:right] = weight
     return paint
 
 

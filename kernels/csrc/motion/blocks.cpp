@@ -124,19 +124,6 @@ void paint(const Array& levels, int block, const std::vector<int>& radii, const 
     paint_blocks(from, s.height, s.width, block, radii.data(), to, near);
 }
 
-void boxes(const Array& boxes, const Array& values, const Result& map) {
-    const char* op = "paint_boxes";
-    require(values.ndim() == 1 && map.ndim() == 2, op, ": values has ", values.ndim(), " dimensions, map ", map.ndim(),
-            "; it must be 1 and 2");
-    const Size s = size_of(op, static_cast<int64_t>(map.shape(0)), static_cast<int64_t>(map.shape(1)), 1, 1);
-    const int count = static_cast<int>(values.shape(0));
-    require_dense(op, "values", values, {count});
-    require_dense(op, "boxes", boxes, {count, 4});
-    float* to = floats_of(op, "map", map, s);
-    paint_boxes(data_of<int32_t>(op, "boxes", boxes), data_of<float>(op, "values", values), count, s.height, s.width,
-                to);
-}
-
 void expose(const Result& frame, bool planar, int block, const Array& blocks, const Array& gain, const Array& bias) {
     const char* op = "expose_blocks";
     const Size s = size_of_frame(op, frame, planar, block);
@@ -161,7 +148,6 @@ void bind_blocks(nb::module_& m) {
           "out"_a.noconvert());
     m.def("paint_blocks", paint, "levels"_a.noconvert(), "block"_a, "radii"_a, "miss"_a.noconvert(),
           "bound"_a.noconvert());
-    m.def("paint_boxes", boxes, "boxes"_a.noconvert(), "values"_a.noconvert(), "map"_a.noconvert());
     m.def("expose_blocks", expose, "frame"_a.noconvert(), "planar"_a, "block"_a, "blocks"_a.noconvert(),
           "gain"_a.noconvert(), "bias"_a.noconvert());
 }

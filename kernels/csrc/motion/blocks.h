@@ -116,18 +116,6 @@ inline void paint_blocks(const uint8_t* levels, int height, int width, int block
     }
 }
 
-// Paints boxes (left, top, right, bottom), in cells and held to the map, one over the other.
-inline void paint_boxes(const int32_t* boxes, const float* values, int count, int height, int width, float* map) {
-    for (int i = 0; i < count; ++i, boxes += 4) {
-        const int left = std::max(boxes[0], 0), top = std::max(boxes[1], 0);
-        const int right = std::min(boxes[2], width), bottom = std::min(boxes[3], height);
-        for (int y = top; y < bottom && left < right; ++y) {
-            std::fill(map + static_cast<ptrdiff_t>(y) * width + left, map + static_cast<ptrdiff_t>(y) * width + right,
-                      values[i]);
-        }
-    }
-}
-
 // The pixels of the blocks that are set, as frame * gain + bias of their channel; bytes are rounded.
 template <class T>
 void expose_blocks(T* frame, bool planar, int height, int width, int channels, int block, const uint8_t* blocks,

@@ -132,17 +132,13 @@ def _scaled(score: Score, node: Node, by: object) -> Score | None:
 def _bias(module: GraphModule, score: Score) -> Node | None:
     """What is added, as one value that broadcasts to the product; None where that takes more than constants."""
     whole = shape(score.product)
-    if len(score.biases) == 1:
-        (bias, seen), *_ = score.biases
-        if seen == whole:
-            return bias
+    first, seen = score.biases[0]
+    if len(score.biases) == 1 and seen == whole:
+        return first
     if not all(is_constant(bias) for bias, _ in score.biases):
         return None
     parts = [_seen(constant_value(module, bias), seen, whole) for bias, seen in score.biases]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return constant(module, total, "attention_bias")
+    return constant(module, sum(parts[1:], parts[0]), "attention_bias")
 
 
 def _seen(bias: Tensor, seen: Shape, whole: Shape) -> Tensor:

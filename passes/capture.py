@@ -70,7 +70,9 @@ def _exported(source: Source, example: Any) -> ExportedProgram:
         return _load_file(Path(source), example)
     if not isinstance(source, nn.Module):
         raise CaptureError(f"cannot compile a {type(source).__name__}; pass an nn.Module, an ExportedProgram or a path")
-    return _export(source, example)
+    program = _export(source, example)
+    _require_same_again(source, _as_tuple(example))
+    return program
 
 
 def _load_file(path: Path, example: Any) -> ExportedProgram:
@@ -147,20 +149,42 @@ def _export(model: nn.Module, example: Any) -> ExportedProgram:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Afterwards the model has the attributes it had: what `forward` keeps for the next call would be fake tensors."""
-    held = [vars(m) for m in model.modules()]
-    held += [v for attributes in held for v in attributes.values() if isinstance(v, dict)]
-    kept = [(attributes, dict(attributes)) for attributes in held]
-    lists = [(v, list(v)) for attributes in held for v in attributes.values() if isinstance(v, list)]
+def _as_it_was(model: nn.Module) -> Iterator[list[str]]:
+    """Afterwards the model has the attributes it had: what `forward` keeps for the next call would be fake tensors.
+
+    The list has then the names of those that changed.
+    """
+    held = {name or type(model).__name__: vars(m) for name, m in model.named_modules()}
+    held |= {f"{name}.{k}": v for name, at in held.items() for k, v in at.items() if isinstance(v, dict)}
+    kept = [(name, attributes, dict(attributes)) for name, attributes in held.items()]
+    lists = [(v, list(v)) for attributes in held.values() for v in attributes.values() if isinstance(v, list)]
+    changed: list[str] = []
     try:
-        yield
+        yield changed
     finally:
-        for attributes, before in kept:
+        for name, attributes, before in kept:
+            changed += [f"{name}.{k}" for k, v in attributes.items() if k not in before or before[k] is not v]
             attributes.clear()
             attributes.update(before)
         for values, items in lists:
             values[:] = items
+
+
+def _require_same_again(model: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """What a model keeps may save its next call work; it must not change what that gives."""
+    results = list[list[Tensor]]()
+    with torch.no_grad(), torch.random.fork_rng(devices=()), _as_it_was(model) as kept:
+        for _ in range(2):
+            torch.manual_seed(0)
+            found = model(*(a.clone() for a in args))
+            results.append([v.clone() for v in pytree.tree_leaves(found) if isinstance(v, Tensor)])
+    first, again = results
+    near = (a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-4, True) for a, b in zip(first, again, strict=False))
+    if len(first) != len(again) or not all(near):
+        raise CaptureError(
+            f"{', '.join(kept[:3]) or type(model).__name__}: called again with the same input, the model gives another "
+            "result; a stream computes every frame alike: make what it keeps inputs and outputs of forward()"
+        )
 
 
 def _module_of(trace: TracebackType | None, model: nn.Module) -> str:
@@ -256,6 +280,8 @@ def _unlifted(program: ExportedProgram) -> GraphModule:
                 value = state[name] if name in state else program.constants.get(node.name)
                 if not isinstance(value, Tensor):
                     raise CaptureError(f"{name}: the model holds a {type(value).__name__} object, not a tensor")
+                if value.dtype == torch.bfloat16:
+                    raise CaptureError(f"{name}: the model computes in bfloat16; compile it in float32, model.float()")
                 assign(root, name, value.detach())
                 env[node] = graph.get_attr(name)
             env[node].meta["val"] = node.meta["val"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fluxcompile.errors import OptionError, ProgramError
-from fluxcompile.options import Policy
+from fluxcompile.options import Policy, policy_of
 from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Net:
 
     def stream(
         self,
-        policy: Policy | None = None,
+        policy: Policy | str | None = None,
         *,
         backend: str | None = None,
         threads: int = 1,
@@ -117,7 +117,8 @@ class Net:
     ) -> "Stream | CpuStream":
         """The state of one camera; `stream(frame)` gives the model's outputs, tensors or arrays as the frame is.
 
-        policy: exact unless it says otherwise.
+        policy: what is recomputed, also in words: "careful", "video", "bold", "video,radius=16". None takes the net's own,
+            which is exact unless it was compiled or calibrated with another.
         backend: "cpu" runs the plan with our kernels, with or without torch; "cuda" runs the blocked graph by torch on
             an NVIDIA GPU, with our kernels between its layers; "reference" is plain torch, which decides what a program
             means. None takes "cpu" for a program that has a plan.
@@ -125,7 +126,7 @@ class Net:
         task: what outputs mean, and so what of them is salient to a policy; guessed from their shapes when not given.
             Of a part of a net it says nothing: what is salient is known when the cloud is done (`CpuStream.hint`).
         """
-        policy = policy or Policy(**self.program.policy)
+        policy = Policy(**self.program.policy) if policy is None else policy_of(policy)
         backend = backend or ("cpu" if self.program.plan else "reference")
         if backend not in BACKENDS:
             raise OptionError(f"backend is {backend!r}; use {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")

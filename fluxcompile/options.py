@@ -137,6 +137,11 @@ POLICIES = {"exact": Policy(), "careful": CAREFUL, "video": VIDEO, "bold": BOLD}
 """The policies that have names."""
 
 
+def policy_of(given: Policy | str) -> Policy:
+    """A policy, or one in words as `parse_policy` takes them."""
+    return parse_policy(given) if isinstance(given, str) else given
+
+
 def parse_policy(text: str) -> Policy:
     """A policy of words with commas between them: a name it begins from, then knobs, `video,residual=3,radius=none`."""
     first, *words = [word.strip() for word in text.split(",")]

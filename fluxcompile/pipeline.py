@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from fluxcompile.errors import OptionError
 from fluxcompile.ir import clean, output, text
 from fluxcompile.net import Net
-from fluxcompile.options import Frames, Policy, dump_folder, log, log_level, verify_passes
+from fluxcompile.options import Frames, Policy, dump_folder, log, log_level, policy_of, verify_passes
 from fluxcompile.passes.cache_attention import cache_attention
 from fluxcompile.passes.cache_convolution import cache_convolution
 from fluxcompile.passes.cache_pointwise import cache_pointwise
@@ -98,7 +98,7 @@ def fluxcompile(
     example: Any = None,
     *,
     frames: Frames | None = None,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
     without: Sequence[str] = (),
     attention: str = "exact",
 ) -> Net:
@@ -108,7 +108,7 @@ def fluxcompile(
     example: a tensor (or tuple of them) of the shapes and dtypes the net will be called with, batch 1; files know
         their own. The caller's model is not changed.
     frames: what camera frames look like; the stream then takes uint8 images and normalisation is folded in.
-    policy: the default policy of the net's streams; exact when not given.
+    policy: the default policy of the net's streams, also in words ("video"); exact when not given.
     without: names of passes to leave out (see `pass_names()`); results stay equal.
     attention: how global attention is recomputed, "exact", "incremental" or "active" (see `cache_attention`).
 
@@ -117,11 +117,12 @@ def fluxcompile(
     unknown = [w for w in without if w not in pass_names()]
     if unknown:
         raise OptionError(f"without: no pass is called {', '.join(unknown)}; there are {', '.join(pass_names())}")
+    wanted = Policy() if policy is None else policy_of(policy)
     log.setLevel(log_level())
     captured = capture(model, example)
     run = _Runner(set(without), {"attention": attention, "frames": frames})
     run(captured, "captured", CAPTURED)
-    return _compiled(captured, run, captured.meta["template"], frames=frames, policy=policy)
+    return _compiled(captured, run, captured.meta["template"], frames=frames, policy=wanted)
 
 
 def compile_part(module: GraphModule, whole: Program, template: Any, frames: Frames | None, policy: Policy) -> Program:
@@ -131,7 +132,7 @@ def compile_part(module: GraphModule, whole: Program, template: Any, frames: Fra
 
 
 def _compiled(
-    captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy | None
+    captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy
 ) -> Net:
     """What follows the captured passes."""
     attention = run.options["attention"]
@@ -156,7 +157,7 @@ def _compiled(
             template=template,
             text=text(blocked),
             frames=asdict(frames) if frames else None,
-            policy=(policy or Policy()).to_json(),
+            policy=policy.to_json(),
             plan=plan,
             options={"attention": attention, "without": sorted(run.without)},
             constants={k: v.detach().clone().contiguous().numpy() for k, v in constants.items()},

@@ -14,7 +14,7 @@ from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.errors import InputError, OptionError
 from fluxcompile.kernels import _cpu
 from fluxcompile.net import Net
-from fluxcompile.options import POLICIES, VIDEO, parse_policy
+from fluxcompile.options import POLICIES, VIDEO, parse_policy, policy_of
 from fluxcompile.runtime.frame import CAUSES
 from fluxcompile.runtime.grids import around, near
 from fluxcompile.runtime.miss import BACKGROUND, HIT, REFRESHED, SALIENT, STALE
@@ -257,6 +257,7 @@ def test_policies_by_name() -> None:
     assert parse_policy("video,radius=none,anchor=off").radius is None
     assert not parse_policy("video,radius=none,anchor=off").anchor
     assert isinstance(parse_policy("video,support=5").support, int)
+    assert policy_of("careful") == policy_of(POLICIES["careful"]) == POLICIES["careful"]
     for text, message in (("quick", "is no policy"), ("video,speed=1", "no knob"), ("residual=x", "is no number")):
         with pytest.raises(OptionError, match=message):
             parse_policy(text)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from fluxcompile.kernels import _cpu, cpu
 from fluxcompile.kernels.pack import aligned
-from fluxcompile.timing import best_s
+from fluxcompile.measure.timing import best_s
 
 # (side of a square map, side of a window, heads, dim, with bias); one line of tokens if the window is 0
 LAYERS = [

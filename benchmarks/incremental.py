@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile import Policy
-from fluxcompile.peers import arrays
+from fluxcompile.measure.peers import arrays
 from fluxcompile.runtime.video import fit, frames
 from fluxcompile.sources import net_of
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from fluxcompile.kernels import _cpu, cpu
 from fluxcompile.kernels.pack import aligned, pack_conv2d
-from fluxcompile.timing import best_s
+from fluxcompile.measure.timing import best_s
 
 # (input side, input channels, output channels, kernel, stride, groups)
 LAYERS = [

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from fluxcompile.kernels import cpu
 from fluxcompile.kernels.pack import aligned
-from fluxcompile.timing import best_s
+from fluxcompile.measure.timing import best_s
 
 Cells = np.ndarray[Any, Any]
 # name, floats read and written, rows, ours and torch's

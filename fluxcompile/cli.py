@@ -212,7 +212,7 @@ def zoo(
     as_json: JsonOption = False,
 ) -> None:
     """Compile architectures with random weights and hold exact streams against dense inference over a moving clip."""
-    from fluxcompile.sweep import Row, names_from, summary, sweep
+    from fluxcompile.measure.sweep import Row, names_from, summary, sweep
 
     wanted = names or names_from(words(packages))
     with progress_bar() as progress:

@@ -80,7 +80,7 @@ def bench(
     With --clips: streams over real clips, their time beside the fastest dense peer's and how well their results agree
     with dense inference. Several policies are tried in one run.
     """
-    from fluxcompile.peers import peers_of
+    from fluxcompile.measure.peers import peers_of
     from fluxcompile.sources import named_task
 
     if clips is not None:
@@ -93,8 +93,8 @@ def bench(
         return
     if (policy, frames, task) != (None,) * 3 or int8:
         raise OptionError("--policy, --frames, --task and --int8 need clips: fluxcompile bench MODEL --clips DIR")
-    from fluxcompile import bench as _bench
-    from fluxcompile import figures
+    from fluxcompile.measure import bench as _bench
+    from fluxcompile.measure import figures
 
     plans = [
         _bench.Plan(
@@ -160,10 +160,10 @@ def _bench_clips(
     as_json: bool,
 ) -> None:
     """What `bench --clips` does; `how` is --pixels, --example, --without."""
-    from fluxcompile import clip_figures
-    from fluxcompile import clips as _clips
-    from fluxcompile.clip_runs import Plan as ClipPlan
-    from fluxcompile.figures import joined
+    from fluxcompile.measure import clip_figures
+    from fluxcompile.measure import clips as _clips
+    from fluxcompile.measure.clip_runs import Plan as ClipPlan
+    from fluxcompile.measure.figures import joined
 
     need_plots(output)
     found = _clips.find_clips(text)
@@ -225,9 +225,10 @@ def ablate(
     as_json: JsonOption = False,
 ) -> None:
     """Leave out each pass of the compiler in turn, or each part of a policy; tell what that costs."""
-    from fluxcompile import ablate as _ablate
-    from fluxcompile import figures, sources
-    from fluxcompile.bench import Plan
+    from fluxcompile import sources
+    from fluxcompile.measure import ablate as _ablate
+    from fluxcompile.measure import figures
+    from fluxcompile.measure.bench import Plan
 
     if clips is not None:
         whole, meaning = options.parse_policy(policy), sources.named_task(task)
@@ -280,10 +281,10 @@ def _ablate_policy(
     as_json: bool,
 ) -> None:
     """What `ablate --clips` does; `how` is --pixels, --example."""
-    from fluxcompile import clips as _clips
-    from fluxcompile import policy_figures
-    from fluxcompile.ablate_policy import rows_of, variants
-    from fluxcompile.clip_runs import Plan
+    from fluxcompile.measure import clips as _clips
+    from fluxcompile.measure import policy_figures
+    from fluxcompile.measure.ablate_policy import rows_of, variants
+    from fluxcompile.measure.clip_runs import Plan
 
     need_plots(output)
     found = _clips.find_clips(text)
@@ -324,7 +325,7 @@ def calibrate(
     as_json: JsonOption = False,
 ) -> None:
     """Pick the policy of least work that still agrees with dense inference on a clip; print what was tried."""
-    from fluxcompile import policy_figures
+    from fluxcompile.measure import policy_figures
     from fluxcompile.sources import named_task
 
     need_plots(output)
@@ -370,13 +371,13 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 def _patterns(text: str) -> tuple[str, ...]:
-    from fluxcompile.activity import PATTERNS
+    from fluxcompile.measure.activity import PATTERNS
 
     return PATTERNS if "both" in words(text) else tuple(dict.fromkeys(words(text)))
 
 
 def _backend(name: str) -> str:
-    from fluxcompile.activity import BACKENDS
+    from fluxcompile.measure.activity import BACKENDS
 
     if name not in BACKENDS:
         raise OptionError(f"--backend is {name!r}; use {' or '.join(BACKENDS)}")

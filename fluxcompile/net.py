@@ -13,7 +13,7 @@ from fluxcompile.program import Layer, Program, load_program
 
 if TYPE_CHECKING:
     from fluxcompile.bundle import Manifest
-    from fluxcompile.calibrate import Calibration
+    from fluxcompile.measure.calibrate import Calibration
     from fluxcompile.parts import Partition
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
@@ -144,9 +144,9 @@ class Net:
     def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":
         """Pick the policy of least work that agrees with dense inference on a clip, for streams from now on.
 
-        options: as of `fluxcompile.calibrate.calibrate`. `str()` of the result is the table of what was tried.
+        options: as of `fluxcompile.measure.calibrate.calibrate`. `str()` of the result is the table of what was tried.
         """
-        from fluxcompile.calibrate import calibrate
+        from fluxcompile.measure.calibrate import calibrate
 
         found = calibrate(self, clip, agreement, **options)
         if found.policy is not None:

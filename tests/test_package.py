@@ -19,8 +19,8 @@ TORCHLESS = (
     "fluxcompile.geometry",
     "fluxcompile.options",
     "fluxcompile.program",
-    "fluxcompile.activity",
-    "fluxcompile.bench",
+    "fluxcompile.measure.activity",
+    "fluxcompile.measure.bench",
     "fluxcompile.cli",
     "fluxcompile.runtime.report",
     "fluxcompile.runtime.salience",
@@ -113,7 +113,7 @@ def test_wheel_holds_every_room(built: dict[str, Path], repo: Path) -> None:
     }
     extensions = {f"fluxcompile/kernels/{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in ("_cpu", "_device")}
     plugins = {f"fluxcompile/kernels/csrc/trt/{name}" for name in plugin_sources()}
-    assert {"fluxcompile/census.txt", "fluxcompile/kernels/_cpu.pyi"} <= ours
+    assert {"fluxcompile/measure/census.txt", "fluxcompile/kernels/_cpu.pyi"} <= ours
     assert files == ours | extensions | plugins
 
 

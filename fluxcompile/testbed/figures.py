@@ -8,8 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from fluxcompile.clip_figures import markdown
-from fluxcompile.figures import COLOURS, milliseconds, percent, pyplot, save
+from fluxcompile.measure.clip_figures import markdown
+from fluxcompile.measure.figures import COLOURS, milliseconds, percent, pyplot, save
 from fluxcompile.testbed.run import ABLATED
 
 Row = dict[str, Any]

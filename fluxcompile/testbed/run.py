@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from fluxcompile.measure.tuning import BASELINES, Rivals
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, Policy
 from fluxcompile.runtime.baselines import Baseline
@@ -23,7 +24,6 @@ from fluxcompile.testbed.clips import Footage, footage
 from fluxcompile.testbed.network import Trace
 from fluxcompile.testbed.paper import REPORTED
 from fluxcompile.testbed.world import CLOUD, EDGE, Run, Setting, percentile, play_baseline, play_ours, tallied
-from fluxcompile.tuning import BASELINES, Rivals
 
 Row = dict[str, Any]
 OURS = "ours"

@@ -22,9 +22,9 @@ from fluxcompile.kernels import _device
 from fluxcompile.kernels.cuda import CudaRunner, Driver, cuda_device, cuda_kernels
 from fluxcompile.kernels.device import kernels
 from fluxcompile.kernels.nvrtc import libraries
+from fluxcompile.measure.peers import Model, open_peers, peers_of
 from fluxcompile.models import ZOO, build
 from fluxcompile.ops import TABLE
-from fluxcompile.peers import Model, open_peers, peers_of
 from fluxcompile.program import Graph, Op
 from fluxcompile.runtime.execute import STILL, UNLIMITED, Executor
 from fluxcompile.runtime.stream import Stream

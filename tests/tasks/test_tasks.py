@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fluxcompile.clip_figures import FIGURES, MEANINGS
 from fluxcompile.errors import OptionError
+from fluxcompile.measure.clip_figures import FIGURES, MEANINGS
 from fluxcompile.tasks import TASKS, task_of
 from tests.tasks.made import SIZE
 

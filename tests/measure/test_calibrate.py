@@ -12,8 +12,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fluxcompile import Frames, Net, OptionError, Policy, cli, fluxcompile, load
-from fluxcompile.ablate_policy import WHOLE, rows_of, variants
-from fluxcompile.calibrate import LADDER, Tried, bolder, calibrate
+from fluxcompile.measure.ablate_policy import WHOLE, rows_of, variants
+from fluxcompile.measure.calibrate import LADDER, Tried, bolder, calibrate
 from fluxcompile.options import VIDEO
 from fluxcompile.runtime.video import Writer
 
@@ -89,7 +89,7 @@ def test_a_wider_radius_where_the_start_cannot_agree(
         agrees = policy.radius is None or (enough is not None and policy.radius >= enough)
         return Tried(name, policy.to_json(), 1 / policy.residual, 1.0, 1.0 if agrees and policy.residual <= 2 else 0.9)
 
-    monkeypatch.setattr("fluxcompile.calibrate._tried", tried)
+    monkeypatch.setattr("fluxcompile.measure.calibrate._tried", tried)
     found = calibrate(net, clip, 0.95, start=replace(VIDEO, anchor=False))
     assert found.policy is not None
     assert (found.policy.radius, found.policy.residual) == (kept, 2.0)

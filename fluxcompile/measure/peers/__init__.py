@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fluxcompile.errors import OptionError, in_a_line
-from fluxcompile.peers.model import Array, Model, quiet
-from fluxcompile.peers.openvino import open_openvino
-from fluxcompile.peers.peer import Infer, Peer, arrays, difference, peer_run
+from fluxcompile.measure.peers.model import Array, Model, quiet
+from fluxcompile.measure.peers.openvino import open_openvino
+from fluxcompile.measure.peers.peer import Infer, Peer, arrays, difference, peer_run
 
 __all__ = ["PEERS", "Array", "Infer", "Model", "Peer", "arrays", "difference", "open_peers", "peer_run", "peers_of"]
 

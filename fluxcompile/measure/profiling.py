@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from fluxcompile.activity import Camera, draw
-from fluxcompile.bench import torch_threads
 from fluxcompile.errors import OptionError
+from fluxcompile.measure.activity import Camera, draw
+from fluxcompile.measure.bench import torch_threads
+from fluxcompile.measure.peers.shown import Shown
 from fluxcompile.options import Frames, Policy
-from fluxcompile.peers.shown import Shown
 from fluxcompile.runtime.latency import BLOCK, fit
 from fluxcompile.runtime.profile import LayerProfile, Profile
 from fluxcompile.runtime.transport import CODECS, Image, Receiver, Sender

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxcompile import OptionError, fluxcompile, peers
-from fluxcompile.peers import Model, Peer, arrays, difference, open_peers
+from fluxcompile import OptionError, fluxcompile
+from fluxcompile.measure import peers
+from fluxcompile.measure.peers import Model, Peer, arrays, difference, open_peers
 
 QUICK = ("openvino", "onnxruntime", "torch")
 SHAPE = (1, 3, 16, 24)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fluxcompile import OptionError
+from fluxcompile.measure.tuning import BASELINES, SPINN_LADDER, Rivals
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.split_baselines import LOSS, Coach, Spinn
-from fluxcompile.tuning import BASELINES, SPINN_LADDER, Rivals
 from tests.remote import SIZE, pictures, small_net
 
 LINK = LinkView(25, 5)

@@ -8,8 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from fluxcompile.clip_figures import digits, knobs, markdown
-from fluxcompile.figures import COLOURS, INK, milliseconds, percent, pyplot, save
+from fluxcompile.measure.clip_figures import digits, knobs, markdown
+from fluxcompile.measure.figures import COLOURS, INK, milliseconds, percent, pyplot, save
 
 Json = Mapping[str, Any]
 

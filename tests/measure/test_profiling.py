@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fluxcompile import Frames, Net, OptionError, Policy, fluxcompile
-from fluxcompile.profiling import ACTIVITIES, DRAWN, Sample, fastest_peer, profile_net, profile_of
+from fluxcompile.measure.profiling import ACTIVITIES, DRAWN, Sample, fastest_peer, profile_net, profile_of
 from tests.helpers import seeded
 
 

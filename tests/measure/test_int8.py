@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from fluxcompile import Frames, OptionError, fluxcompile
+from fluxcompile.measure.peers import Model, arrays, difference
+from fluxcompile.measure.peers import int8 as peer
+from fluxcompile.measure.peers.openvino import open_openvino, read
+from fluxcompile.measure.peers.shown import as_input
 from fluxcompile.models import build
-from fluxcompile.peers import Model, arrays, difference
-from fluxcompile.peers import int8 as peer
-from fluxcompile.peers.openvino import open_openvino, read
-from fluxcompile.peers.shown import as_input
 from fluxcompile.runtime.video import Image, Writer, fit, frames
 from fluxcompile.tasks import TASKS
 

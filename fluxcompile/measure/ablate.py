@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fluxcompile.activity import Camera, Mask, Net, draw
-from fluxcompile.bench import SPINNING_S, Plan, cache_bytes, machine, torch_threads
 from fluxcompile.errors import in_a_line
+from fluxcompile.measure.activity import Camera, Mask, Net, draw
+from fluxcompile.measure.bench import SPINNING_S, Plan, cache_bytes, machine, torch_threads
+from fluxcompile.measure.peers import Array, arrays, difference
+from fluxcompile.measure.timing import Run, take_turns
 from fluxcompile.options import Policy
-from fluxcompile.peers import Array, arrays, difference
-from fluxcompile.timing import Run, take_turns
 
 FULL = "nothing"
 """What is left out of the first row, the control: a second full compile beside the first. Its ratio should be 1."""

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from fluxcompile import Frames, Net, OptionError, Policy, cli, clip_figures, fluxcompile, sources
-from fluxcompile.clip_runs import Plan
-from fluxcompile.clips import find_clips, measure
+from fluxcompile import Frames, Net, OptionError, Policy, cli, fluxcompile, sources
+from fluxcompile.measure import clip_figures
+from fluxcompile.measure.clip_runs import Plan
+from fluxcompile.measure.clips import find_clips, measure
+from fluxcompile.measure.peers.shown import as_input
 from fluxcompile.options import VIDEO
-from fluxcompile.peers.shown import as_input
 from fluxcompile.runtime.video import VideoError, Writer
 from fluxcompile.sources import Model
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fluxcompile import FluxError, OptionError, cli, figures, fluxcompile, sources
-from fluxcompile.bench import Plan, Result, activation_bytes, measure, type_bytes
+from fluxcompile import FluxError, OptionError, cli, fluxcompile, sources
+from fluxcompile.measure import figures
+from fluxcompile.measure.bench import Plan, Result, activation_bytes, measure, type_bytes
 from fluxcompile.sources import Model
 from tests.fake_camera import FakeNet
 

@@ -3,8 +3,8 @@
 import importlib
 from typing import Any
 
-from fluxcompile.peers.model import Model, quiet
-from fluxcompile.peers.peer import Infer
+from fluxcompile.measure.peers.model import Model, quiet
+from fluxcompile.measure.peers.peer import Infer
 
 
 def open_openvino(model: Model, threads: int) -> Infer:

@@ -46,7 +46,7 @@ def names_from(packages: Sequence[str]) -> list[str]:
         if package == "zoo":
             names += zoo_names()
         elif package in PACKAGES:
-            census = (resources.files("fluxcompile") / "census.txt").read_text().split()
+            census = (resources.files("fluxcompile.measure") / "census.txt").read_text().split()
             names += [n for n in census if n.startswith(f"{package}/")]
         else:
             raise OptionError(f"no models are known of {package!r}; use {', '.join(PACKAGES)} or zoo")

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from fluxcompile.bench import torch_threads
-from fluxcompile.clip_runs import Bench, Loaded, Plan, Track
 from fluxcompile.errors import OptionError
+from fluxcompile.measure.bench import torch_threads
+from fluxcompile.measure.clip_runs import Bench, Loaded, Plan, Track
 from fluxcompile.options import VIDEO, Policy
 from fluxcompile.runtime.salience import CELL
 from fluxcompile.tasks import Task

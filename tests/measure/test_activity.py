@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fluxcompile import OptionError, fluxcompile
-from fluxcompile.activity import BLOCK, Camera, Mask, draw
+from fluxcompile.measure.activity import BLOCK, Camera, Mask, draw
 from fluxcompile.options import Policy
 
 

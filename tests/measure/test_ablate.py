@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fluxcompile import OptionError, cli, figures, pass_names, pipeline, sources
-from fluxcompile.ablate import FULL, ablate
-from fluxcompile.bench import Plan
+from fluxcompile import OptionError, cli, pass_names, pipeline, sources
+from fluxcompile.measure import figures
+from fluxcompile.measure.ablate import FULL, ablate
+from fluxcompile.measure.bench import Plan
 from fluxcompile.sources import Model
 from tests.fake_camera import FakeNet
 

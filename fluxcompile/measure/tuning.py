@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fluxcompile.calibrate import SPARE
 from fluxcompile.errors import OptionError
+from fluxcompile.measure.calibrate import SPARE
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
 from fluxcompile.partition import partition

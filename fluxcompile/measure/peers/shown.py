@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile import peers
+from fluxcompile.measure import peers
+from fluxcompile.measure.peers.model import Array, Model
+from fluxcompile.measure.peers.peer import Peer, arrays, peer_run
+from fluxcompile.measure.timing import take_turns
 from fluxcompile.options import Frames
-from fluxcompile.peers.model import Array, Model
-from fluxcompile.peers.peer import Peer, arrays, peer_run
 from fluxcompile.runtime.video import Image
-from fluxcompile.timing import take_turns
 
 TRIALS = 5
 """Rounds in which the peers are timed to find the fastest."""

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from fluxcompile.figures import COLOURS, INK, joined, milliseconds, percent, pyplot, save, threads
+from fluxcompile.measure.figures import COLOURS, INK, joined, milliseconds, percent, pyplot, save, threads
 from fluxcompile.options import Policy
 
 Json = Mapping[str, Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fluxcompile.peers.model import Array
-from fluxcompile.timing import Run
+from fluxcompile.measure.peers.model import Array
+from fluxcompile.measure.timing import Run
 
 Infer = Callable[[], Any]
 """Runs the model once, on the frames it was opened with."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from fluxcompile.bench import machine, torch_threads
-from fluxcompile.clip_runs import Bench, Plan, Track
 from fluxcompile.errors import OptionError
+from fluxcompile.measure.bench import machine, torch_threads
+from fluxcompile.measure.clip_runs import Bench, Plan, Track
+from fluxcompile.measure.peers.int8 import Calibration
 from fluxcompile.options import Frames
-from fluxcompile.peers.int8 import Calibration
 from fluxcompile.runtime.video import VideoError
 
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fluxcompile.bench import over
+from fluxcompile.measure.bench import over
+from fluxcompile.measure.peers import Peer, arrays
+from fluxcompile.measure.peers.int8 import Calibration, int8_row
+from fluxcompile.measure.peers.shown import Shown
+from fluxcompile.measure.timing import second_ms, uncollected
 from fluxcompile.options import VIDEO, Frames, Policy
-from fluxcompile.peers import Peer, arrays
-from fluxcompile.peers.int8 import Calibration, int8_row
-from fluxcompile.peers.shown import Shown
 from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.video import Image, TruncatedVideo, frames, scaled
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
-from fluxcompile.timing import second_ms, uncollected
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]

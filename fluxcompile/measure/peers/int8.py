@@ -15,12 +15,12 @@ from statistics import mean, median
 from typing import Any
 
 from fluxcompile.errors import OptionError
-from fluxcompile.peers.model import Model, quiet
-from fluxcompile.peers.openvino import read, run
-from fluxcompile.peers.peer import Infer, Peer, arrays
+from fluxcompile.measure.peers.model import Model, quiet
+from fluxcompile.measure.peers.openvino import read, run
+from fluxcompile.measure.peers.peer import Infer, Peer, arrays
+from fluxcompile.measure.timing import second_ms
 from fluxcompile.runtime.video import Image, TruncatedVideo, fit, frames, probe
 from fluxcompile.tasks import Task, delay_figures
-from fluxcompile.timing import second_ms
 
 NAME = "openvino-int8"
 CALIBRATION_FRAMES = 128

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fluxcompile import peers
-from fluxcompile.activity import PATTERNS, Camera, Mask, Net, draw
 from fluxcompile.errors import OptionError
-from fluxcompile.peers import Model, Peer, peer_run
+from fluxcompile.measure import peers
+from fluxcompile.measure.activity import PATTERNS, Camera, Mask, Net, draw
+from fluxcompile.measure.peers import Model, Peer, peer_run
+from fluxcompile.measure.timing import Run, take_turns
 from fluxcompile.program import Graph, Program
-from fluxcompile.timing import Run, take_turns
 
 SPINNING_S = 0.01
 """Threads of OpenMP go on spinning for so long when their work is done."""

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from fluxcompile.timing import Run, take_turns
+from fluxcompile.measure.timing import Run, take_turns
 
 
 class Clock:

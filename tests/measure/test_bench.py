@@ -197,7 +197,7 @@ def test_a_missing_extra_is_named(options: tuple[str, ...], tmp_path: Path) -> N
     code = "import sys; sys.modules['openvino'] = sys.modules['matplotlib'] = None\n"
     code += f"sys.argv[1:] = ['bench', 'zoo:resnet-mini', '--backend', 'reference', '--rounds', '1', *{options}]\n"
     code += "from fluxcompile.cli import main; main()"
-    root = Path(cli.__file__).resolve().parent.parent
+    root = Path(cli.__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert "pip install 'fluxcompile[bench]'" in done.stderr

@@ -1,4 +1,4 @@
-"""The command of the testbed: every system on every link, or this machine as its own testbed."""
+"""`fluxcompile testbed`: every system on every link, or this machine as its own testbed."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from fluxcompile.cli_shared import JsonOption, console, end, need_plots, opened_net, print_json, tell_notes, words
+from fluxcompile.cli.shared import JsonOption, console, end, need_plots, opened_net, print_json, tell_notes, words
 from fluxcompile.errors import OptionError
 from fluxcompile.options import parse_policy
 

@@ -1,4 +1,4 @@
-"""The commands `export` and `check`: an engine bundle for a target, and what can be proven of it here."""
+"""`fluxcompile export` and `fluxcompile check`: an engine bundle for a target, and what can be proven of it here."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fluxcompile import options
-from fluxcompile.cli_shared import (
+from fluxcompile.cli.shared import (
     ExampleOption,
     JsonOption,
     ModelArgument,

@@ -15,6 +15,8 @@ from fluxcompile import cli, sources
 from fluxcompile.runtime.video import Writer, probe
 from tests.fake_net import FakeNet
 
+REPO = Path(cli.__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
@@ -50,8 +52,7 @@ def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.Com
     import os
 
     line = [sys.executable, "-m", "fluxcompile.cli", *map(str, arguments)]
-    root = str(Path(cli.__file__).resolve().parent.parent)
-    env = os.environ | {"PYTHONPATH": root, "FLUX_LOG": ""} | environment
+    env = os.environ | {"PYTHONPATH": str(REPO), "FLUX_LOG": ""} | environment
     env = {key: value for key, value in env.items() if value}
     return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True)
 
@@ -192,9 +193,7 @@ def test_bad_flag_is_one_message(tmp_path: Path) -> None:
 def test_missing_extra_is_named(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['explain', 'm:n']\n"
     code += "from fluxcompile.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(cli.__file__).resolve().parent.parent, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 2
     assert "this needs torch: pip install 'fluxcompile[compile]'" in done.stderr
 
@@ -204,7 +203,7 @@ def test_output_that_cannot_be_written(tmp_path: Path, asked: list[Any]) -> None
     code = "import sys; from fluxcompile import cli, sources; from tests.fake_net import FakeNet\n"
     code += "sources.net_of = lambda *arguments: FakeNet(); cli.main()"
     line = [sys.executable, "-c", code, "compile", "m:n", "-o", str(tmp_path / "file" / "net.flux")]
-    done = subprocess.run(line, cwd=Path(cli.__file__).resolve().parent.parent, capture_output=True, text=True)
+    done = subprocess.run(line, cwd=REPO, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "error: " in done.stderr
     call("compile", "m:n", "-o", tmp_path / "new" / "net.flux")
@@ -235,9 +234,7 @@ def test_help_is_quick_and_loads_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert time.perf_counter() - began < 5
     code = "import sys, fluxcompile.cli; print([m for m in ('torch', 'cv2', 'av', 'jinja2') if m in sys.modules])"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(cli.__file__).resolve().parent.parent, capture_output=True
-    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True)
     assert loaded.stdout == b"[]\n"
 
 

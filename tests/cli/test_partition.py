@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fluxcompile.cli_partition import _place
+from fluxcompile.cli.partition import _place
 from fluxcompile.parts import load_partition
 from fluxcompile.runtime.profile import load_profile
-from tests.test_cli import call
+from tests.cli.test_cli import call
 
 
 def test_from_a_model_to_a_placement(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ TaskOption = Annotated[
         "package.module:task of your own; guessed from their shapes.",
     ),
 ]
+PatternOption = Annotated[str, typer.Option(metavar="A,B", help="Where it is new: blobs, scattered or both.")]
+BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu, reference, or cuda.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is timed; all take turns in each round.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Other frames, masks and orders.")]
 
 
 def progress_bar() -> Any:
@@ -130,3 +134,21 @@ def need_plots(output: Path | None) -> None:
     """What draws plots, where some are asked for: missing, it should be missed now and not when all is measured."""
     if output is not None:
         import matplotlib  # noqa: F401
+
+
+def patterns_of(text: str) -> tuple[str, ...]:
+    from fluxcompile.measure.activity import PATTERNS
+
+    return PATTERNS if "both" in words(text) else tuple(dict.fromkeys(words(text)))
+
+
+def backend_of(name: str) -> str:
+    from fluxcompile.measure.activity import BACKENDS
+
+    if name not in BACKENDS:
+        raise OptionError(f"--backend is {name!r}; use {' or '.join(BACKENDS)}")
+    if name == "cuda":
+        from fluxcompile.kernels.cuda import cuda_device
+
+        cuda_device()  # or whoever measures hears of it only after a while
+    return name

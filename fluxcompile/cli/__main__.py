@@ -1,0 +1,5 @@
+"""`python -m fluxcompile.cli`."""
+
+from fluxcompile.cli import main
+
+main()

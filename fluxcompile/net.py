@@ -117,8 +117,8 @@ class Net:
     ) -> "Stream | CpuStream":
         """The state of one camera; `stream(frame)` gives the model's outputs, tensors or arrays as the frame is.
 
-        policy: what is recomputed, also in words: "careful", "video", "bold", "video,radius=16". None takes the net's own,
-            which is exact unless it was compiled or calibrated with another.
+        policy: what is recomputed, also in words: "careful", "video", "bold", "video,radius=16". None takes the net's
+            own, which is exact unless it was compiled or calibrated with another.
         backend: "cpu" runs the plan with our kernels, with or without torch; "cuda" runs the blocked graph by torch on
             an NVIDIA GPU, with our kernels between its layers; "reference" is plain torch, which decides what a program
             means. None takes "cpu" for a program that has a plan.

@@ -131,9 +131,7 @@ def compile_part(module: GraphModule, whole: Program, template: Any, frames: Fra
     return _compiled(module, run, template, frames=frames, policy=policy).program
 
 
-def _compiled(
-    captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy
-) -> Net:
+def _compiled(captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy) -> Net:
     """What follows the captured passes."""
     attention = run.options["attention"]
     dense = copy_graph(captured)

@@ -1,7 +1,7 @@
 """What `fluxcompile()` and `load()` return: a compiled net, its streams and what is known of it."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
     from fluxcompile.tasks import Task
+    from fluxcompile.watch import Watched
 
 
 BACKENDS = ("cpu", "cuda", "reference")
@@ -140,6 +141,25 @@ class Net:
         made = _runtime("cuda").cuda_stream if backend == "cuda" else _runtime("stream").Stream
         stream: Stream = made(self.program, policy, salience)
         return stream
+
+    def watch(
+        self,
+        source: "str | Path | int",
+        policy: Policy | str = "video",
+        *,
+        task: "Task | str | None" = None,
+        threads: int = 1,
+        count: int | None = None,
+    ) -> "Iterator[Watched]":
+        """Every picture of a clip, an rtsp:// or http:// address, or a camera by its index, with what is seen in it.
+
+        `watched.boxes` are in pixels of the picture; a stream is for who has frames of the net's own size. The net
+        takes camera frames (`frames=Frames(...)`). count: pictures, all of them when not given. Raises VideoError for
+        what cannot be opened, TruncatedVideo where a clip breaks off, after the pictures before.
+        """
+        from fluxcompile.watch import watch
+
+        return watch(self, source, policy, task, threads, count)
 
     def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":
         """Pick the policy of least work that agrees with dense inference on a clip, for streams from now on.

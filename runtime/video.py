@@ -68,12 +68,18 @@ class Placement:
     def scale_x(self) -> float:
         return self.width / self.source_width
 
-    def boxes_to_source(self, xyxy: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-        """Return boxes [n, 4] of the fitted image in pixels of the source frame, clipped to it."""
-        boxes = np.asarray(xyxy, np.float32).reshape(-1, 4).copy()
-        boxes[:, 0::2] = ((boxes[:, 0::2] - self.left) / self.scale_x).clip(0, self.source_width)
-        boxes[:, 1::2] = ((boxes[:, 1::2] - self.top) / self.scale_y).clip(0, self.source_height)
-        return boxes
+    def boxes_to_source(self, boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+        """Return boxes of the fitted image in pixels of the source frame, clipped to it.
+
+        boxes: [n, 4], xyxy, or [n, 6 + 3k] with score, class and x, y, score of k keypoints, which are not clipped.
+        """
+        found = np.asarray(boxes, np.float32).copy()
+        for axis, (begin, scale, size) in enumerate(
+            ((self.left, self.scale_x, self.source_width), (self.top, self.scale_y, self.source_height))
+        ):
+            found[:, axis:4:2] = ((found[:, axis:4:2] - begin) / scale).clip(0, size)
+            found[:, 6 + axis :: 3] = (found[:, 6 + axis :: 3] - begin) / scale
+        return found
 
     def crop(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the part of a fitted image, or of a map of its size, that holds the frame."""

@@ -145,6 +145,10 @@ def test_boxes_are_clipped_to_the_source() -> None:
     _, placement = fit(np.zeros((90, 160, 3), np.uint8), 400, 640)
     np.testing.assert_array_equal(placement.boxes_to_source(np.array([[-50.0, 0, 900, 400]])), [[0, 0, 160, 90]])
     assert placement.boxes_to_source(np.zeros((0, 4))).shape == (0, 4)
+    pose = np.array([[0, 20, 640, 380, 0.5, 3, 320, 200, 0.9, 0, 20, 0.1]])
+    np.testing.assert_allclose(
+        placement.boxes_to_source(pose), [[0, 0, 160, 90, 0.5, 3, 80, 45, 0.9, 0, 0, 0.1]], rtol=1e-6
+    )
 
 
 def test_resize_keeps_a_plain_image() -> None:

@@ -19,12 +19,13 @@ from fluxcompile.errors import (
     ProgramError,
     VerifyError,
 )
-from fluxcompile.net import Explanation, Net, load
+from fluxcompile.explanation import Explanation
+from fluxcompile.net import Net, Partition, load, load_partition
 from fluxcompile.options import Frames, Policy
-from fluxcompile.parts import Partition, load_partition
 
 if TYPE_CHECKING:
-    from fluxcompile.pipeline import fluxcompile, pass_names
+    from fluxcompile.compiler import fluxcompile
+    from fluxcompile.pipeline import pass_names
 
 __all__ = [
     "BoundaryError",
@@ -49,8 +50,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The compiler is imported on first use: loading a program needs no torch."""
-    if name in ("fluxcompile", "pass_names"):
-        from fluxcompile import pipeline
+    if name == "fluxcompile":
+        from fluxcompile.compiler import fluxcompile
 
-        return getattr(pipeline, name)
+        return fluxcompile
+    if name == "pass_names":
+        from fluxcompile.pipeline import pass_names
+
+        return pass_names
     raise AttributeError(f"module 'fluxcompile' has no attribute {name!r}")

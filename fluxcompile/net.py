@@ -1,20 +1,24 @@
-"""What `fluxcompile()` and `load()` return: a compiled net, its streams and what is known of it."""
+"""What `fluxcompile()` and `load()` return: a compiled net, its streams and what is known of it; a net in two parts."""
 
 import importlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fluxcompile.cut_table import CutTable
 from fluxcompile.errors import OptionError, ProgramError
+from fluxcompile.explanation import Explanation
+from fluxcompile.geometry import parse_layout
 from fluxcompile.options import Policy, policy_of
-from fluxcompile.program import Layer, Program, load_program
+from fluxcompile.program import SIDES, Input, Program, load_program
+from fluxcompile.runtime.frame import rebuild
 
 if TYPE_CHECKING:
     from fluxcompile.bundle import Manifest
     from fluxcompile.measure.calibrate import Calibration
-    from fluxcompile.parts import Partition
     from fluxcompile.runtime.plan import CpuStream
     from fluxcompile.runtime.stream import Stream
     from fluxcompile.tasks import Task
@@ -26,46 +30,6 @@ MARGIN = 32
 """Pixels that frames leave free where maps cannot roll."""
 
 
-class Explanation:
-    """Each layer's domain, form and cost, and why it is dense where it is. `str()` is a table."""
-
-    def __init__(self, layers: list[Layer]) -> None:
-        self.layers = layers
-
-    @property
-    def total_macs(self) -> int:
-        return sum(layer.macs for layer in self.layers)
-
-    @property
-    def blocked_mac_share(self) -> float:
-        """MACs in layers that run only where something changed, over all MACs."""
-        blocked = sum(layer.macs for layer in self.layers if layer.form != "dense")
-        return blocked / self.total_macs if self.total_macs else 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "blocked_mac_share": self.blocked_mac_share,
-            "total_macs": self.total_macs,
-            "layers": [
-                {"name": x.name, "op": x.op, "domain": x.domain, "form": x.form, "macs": x.macs, "reason": x.reason}
-                for x in self.layers
-            ],
-        }
-
-    def __str__(self) -> str:
-        rows = [("layer", "op", "form", "MMACs", "domain")]
-        rows += [
-            (x.name, x.op, x.form, f"{x.macs / 1e6:.2f}", x.domain + (f"  ({x.reason})" if x.reason else ""))
-            for x in self.layers
-        ]
-        wide = [max(len(r[i]) for r in rows) for i in range(4)]
-        lines = [
-            f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e}".rstrip() for a, b, c, d, e in rows
-        ]
-        total = f"{100 * self.blocked_mac_share:.1f} % of {self.total_macs / 1e6:.1f} MMACs"
-        return "\n".join([*lines, "", f"{total} run only where something changed"])
-
-
 class Net:
     """A compiled net. Holds no camera's state: that is a stream's."""
 
@@ -75,7 +39,7 @@ class Net:
 
     @property
     def input_shapes(self) -> list[tuple[int, ...]]:
-        return [tuple(i.shape) for i in self.program.graphs["dense"].inputs]
+        return self.program.input_shapes
 
     @property
     def margin(self) -> tuple[int, int]:
@@ -86,16 +50,17 @@ class Net:
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width of the camera frames it takes; OptionError where it takes something else."""
-        shapes = self.input_shapes
-        if not self.takes_frames:
-            raise OptionError(f"this net takes {shapes}, no camera frames; compile it with frames=Frames(...)")
-        return shapes[0][0], shapes[0][1]
+        size = self.program.frame_size
+        if size is None:
+            raise OptionError(
+                f"this net takes {self.input_shapes}, no camera frames; compile it with frames=Frames(...)"
+            )
+        return size
 
     @property
     def takes_frames(self) -> bool:
         """Whether it takes camera frames, (height, width, 3)."""
-        shapes = self.input_shapes
-        return len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][2] == 3
+        return self.program.frame_size is not None
 
     @property
     def digest(self) -> str:
@@ -157,9 +122,14 @@ class Net:
         takes camera frames (`frames=Frames(...)`). count: pictures, all of them when not given. Raises VideoError for
         what cannot be opened, TruncatedVideo where a clip breaks off, after the pictures before.
         """
+        from fluxcompile.runtime.plan import CpuStream
+        from fluxcompile.runtime.video import frames
         from fluxcompile.watch import watch
 
-        return watch(self, source, policy, task, threads, count)
+        size, meaning = self.frame_size, self.task(task)
+        stream = self.stream(policy, backend="cpu", threads=threads, task=meaning)
+        assert isinstance(stream, CpuStream)
+        return watch(stream, meaning, size, self.margin, frames(source, count=count))
 
     def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":
         """Pick the policy of least work that agrees with dense inference on a clip, for streams from now on.
@@ -188,7 +158,9 @@ class Net:
             raise ProgramError(
                 f"partition compiles both parts and needs {e.name}; pip install fluxcompile[compile]"
             ) from e
-        return partition(self, at, **options)
+        *sides, cuts = partition(self.program, at, **options)
+        edge, cloud = (None if p is None else self if p is self.program else Net(p) for p in sides)
+        return Partition(edge, cloud, cuts)
 
     def dense(self, *frames: Any) -> Any:
         """Plain dense inference: the outputs an exact stream must equal, tensors or arrays as the frame is."""
@@ -213,6 +185,81 @@ class Net:
         from fluxcompile.export import export
 
         return export(self.program, target, folder, **options)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A net in two parts: the edge's, and the cloud's that goes on from its boundary maps.
+
+        parts = net.partition(at="model.9")         # or load_partition(folder)
+        edge, cloud = parts.edge.stream(), parts.cloud.stream()
+        early = edge(frame)
+        late = cloud(*early["boundary"])
+        outputs = parts.outputs(early, late)        # the model's own tree
+
+    Each part is a net of its own. With `at="edge"` or "cloud" the other side has none.
+    """
+
+    edge: Net | None
+    cloud: Net | None
+    cuts: CutTable | None = None
+
+    @property
+    def boundary(self) -> list[Input]:
+        """The maps that cross: names, types, shapes, layouts."""
+        if self.edge is None or self.cloud is None:
+            return []
+        return [i for i in self.cloud.program.graphs["blocked"].inputs if i.role == "input"]
+
+    def explain(self) -> CutTable:
+        """Where the net could be cut and what that costs, the chosen cut marked; `str()` is a table."""
+        if self.cuts is None:
+            raise OptionError("explain: this partition was loaded and knows no other cuts; partition the whole net")
+        return self.cuts
+
+    @property
+    def first(self) -> Net:
+        """What takes the camera's frames."""
+        net = self.edge or self.cloud
+        assert net is not None
+        return net
+
+    @property
+    def edge_macs_share(self) -> float:
+        """Of the net's multiply-adds."""
+        early, late = (0 if net is None else net.explain().total_macs for net in (self.edge, self.cloud))
+        return early / (early + late) if early + late else 0.0
+
+    def cloud_policy(self, policy: Policy) -> Policy:
+        """What the cloud's part makes of a policy for the whole net."""
+        height, _ = self.first.frame_size
+        layouts = (parse_layout(spec.layout).grid for spec in self.boundary if spec.layout)
+        return policy.behind_cut(height / max((grid.h for grid in layouts), default=height))
+
+    def outputs(self, edge: Any, cloud: Any) -> Any:
+        """The model's own tree, of what the streams of both parts gave; None for a side without a net."""
+        if self.edge is None or self.cloud is None:
+            return cloud if self.edge is None else edge
+        late = self.cloud.program.part
+        early = self.edge.program.part
+        assert early is not None
+        assert late is not None
+        leaves = dict(zip(early.leaves, edge["outputs"], strict=True)) | dict(zip(late.leaves, cloud, strict=True))
+        return rebuild(late.template, [leaves[i] for i in range(len(leaves))])
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write edge.flux and cloud.flux, those there are."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {"edge": self.edge, "cloud": self.cloud}
+        written = []
+        for side, net in parts.items():
+            path = folder / f"{side}.flux"
+            path.unlink(missing_ok=True)  # of another partition
+            if net is not None:
+                net.save(path)
+                written.append(path)
+        return written
 
 
 class _Salience:
@@ -245,3 +292,16 @@ def _runtime(name: str) -> Any:
 def load(path: str | Path) -> Net:
     """A net from a `.flux` file; needs no compiler. Raises ProgramError for a broken, altered or newer file."""
     return Net(load_program(path))
+
+
+def load_partition(folder: str | Path) -> Partition:
+    """The partition that `save` wrote; ProgramError when its parts are of different nets or cuts."""
+    paths = [Path(folder) / f"{side}.flux" for side in SIDES]
+    edge, cloud = (load(path) if path.is_file() else None for path in paths)
+    if edge is None and cloud is None:
+        raise ProgramError(f"{folder}: holds neither edge.flux nor cloud.flux; write them with Partition.save")
+    parts = [net.program.part if net else None for net in (edge, cloud)]
+    for net, part, other in zip((edge, cloud), parts, reversed(parts), strict=True):
+        if net is not None and (part.whole if part else "") != (other.whole if other else ""):
+            raise ProgramError(f"{folder}: edge.flux and cloud.flux are not two parts of one net; partition it again")
+    return Partition(edge, cloud)

@@ -105,6 +105,11 @@ class Policy:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def behind_cut(self, pixels: float) -> "Policy":
+        """Of a net's part behind a cut: what looks at pixels did so before, a radius is in cells of so many pixels."""
+        radius = None if self.radius is None else math.ceil(self.radius / pixels)
+        return Policy(exact=self.exact, gate=self.gate, radius=radius)
+
     @property
     def words(self) -> str:
         """The policy as a reader of a table wants it: its name, and what differs from that."""

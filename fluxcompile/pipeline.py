@@ -1,4 +1,4 @@
-"""The passes in their only order, and `fluxcompile()`, which runs them."""
+"""The passes in their only order, and what runs them: a model becomes a program."""
 
 import inspect
 import os
@@ -13,8 +13,7 @@ from torch.fx import GraphModule
 
 from fluxcompile.errors import OptionError
 from fluxcompile.ir import clean, output, text
-from fluxcompile.net import Net
-from fluxcompile.options import Frames, Policy, dump_folder, log, log_level, policy_of, verify_passes
+from fluxcompile.options import Frames, Policy, dump_folder, log, log_level, verify_passes
 from fluxcompile.passes.cache_attention import cache_attention
 from fluxcompile.passes.cache_convolution import cache_convolution
 from fluxcompile.passes.cache_pointwise import cache_pointwise
@@ -93,45 +92,35 @@ def pass_names() -> list[str]:
     return [p.__name__ for p in (*CAPTURED, *MASKED, *BLOCKED) if p.__name__ not in REQUIRED]
 
 
-def fluxcompile(
+def compile_model(
     model: Source,
-    example: Any = None,
+    example: Any,
     *,
-    frames: Frames | None = None,
-    policy: Policy | str | None = None,
-    without: Sequence[str] = (),
-    attention: str = "exact",
-) -> Net:
-    """Compile a vision model for video.
-
-    model: an nn.Module in eval mode, an ExportedProgram, or a path to .onnx, .pt2 or an Ultralytics .pt.
-    example: a tensor (or tuple of them) of the shapes and dtypes the net will be called with, batch 1; files know
-        their own. The caller's model is not changed.
-    frames: what camera frames look like; the stream then takes uint8 images and normalisation is folded in.
-    policy: the default policy of the net's streams, also in words ("video"); exact when not given.
-    without: names of passes to leave out (see `pass_names()`); results stay equal.
-    attention: how global attention is recomputed, "exact", "incremental" or "active" (see `cache_attention`).
-
-    Raises CaptureError for a model that cannot be captured, OptionError for a setting that means nothing.
-    """
+    frames: Frames | None,
+    policy: Policy,
+    without: Sequence[str],
+    attention: str,
+) -> Program:
+    """The program of a model; see `fluxcompile`."""
     unknown = [w for w in without if w not in pass_names()]
     if unknown:
         raise OptionError(f"without: no pass is called {', '.join(unknown)}; there are {', '.join(pass_names())}")
-    wanted = Policy() if policy is None else policy_of(policy)
     log.setLevel(log_level())
     captured = capture(model, example)
     run = _Runner(set(without), {"attention": attention, "frames": frames})
     run(captured, "captured", CAPTURED)
-    return _compiled(captured, run, captured.meta["template"], frames=frames, policy=wanted)
+    return _compiled(captured, run, captured.meta["template"], frames=frames, policy=policy)
 
 
 def compile_part(module: GraphModule, whole: Program, template: Any, frames: Frames | None, policy: Policy) -> Program:
     """The program of a part of a net, a graph whose captured passes ran before; compiled as the whole was."""
     run = _Runner(set(whole.options.get("without", ())), {"attention": whole.options.get("attention", "exact")})
-    return _compiled(module, run, template, frames=frames, policy=policy).program
+    return _compiled(module, run, template, frames=frames, policy=policy)
 
 
-def _compiled(captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy) -> Net:
+def _compiled(
+    captured: GraphModule, run: "_Runner", template: Any, *, frames: Frames | None, policy: Policy
+) -> Program:
     """What follows the captured passes."""
     attention = run.options["attention"]
     dense = copy_graph(captured)
@@ -148,18 +137,16 @@ def _compiled(captured: GraphModule, run: "_Runner", template: Any, *, frames: F
     clean(dense)
     output(dense).args = (list(output(dense).args[0]),)  # type: ignore[arg-type]
     graphs = {"dense": emit_graph(dense, constants), "blocked": emit_graph(blocked, constants)}
-    return Net(
-        Program(
-            graphs=graphs,
-            layers=_layers(blocked, layers),
-            template=template,
-            text=text(blocked),
-            frames=asdict(frames) if frames else None,
-            policy=policy.to_json(),
-            plan=plan,
-            options={"attention": attention, "without": sorted(run.without)},
-            constants={k: v.detach().clone().contiguous().numpy() for k, v in constants.items()},
-        )
+    return Program(
+        graphs=graphs,
+        layers=_layers(blocked, layers),
+        template=template,
+        text=text(blocked),
+        frames=asdict(frames) if frames else None,
+        policy=policy.to_json(),
+        plan=plan,
+        options={"attention": attention, "without": sorted(run.without)},
+        constants={k: v.detach().clone().contiguous().numpy() for k, v in constants.items()},
     )
 
 

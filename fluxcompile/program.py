@@ -147,6 +147,9 @@ class Layer(msgspec.Struct, omit_defaults=True):
     reason: str = ""
 
 
+SIDES = ("edge", "cloud")
+
+
 class Part(msgspec.Struct, omit_defaults=True, frozen=True):
     """Which part of a partitioned net a program is.
 
@@ -189,6 +192,18 @@ class Program(msgspec.Struct, omit_defaults=True):
             found.update(f"{name} {value.dtype.str} {value.shape}".encode())
             found.update(value.tobytes())
         return found.hexdigest()
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(i.shape) for i in self.graphs["dense"].inputs]
+
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width of the camera frames (height, width, 3) that it takes, if it does."""
+        match self.input_shapes:
+            case [(height, width, 3)]:
+                return height, width
+        return None
 
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Of the leaves of the model's outputs that are tensors it computes."""

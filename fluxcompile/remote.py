@@ -8,9 +8,8 @@ from typing import Any, Self, TypeVar
 
 from fluxcompile.errors import FluxError, InputError, OptionError
 from fluxcompile.identity import reached
-from fluxcompile.net import Net
+from fluxcompile.net import Net, Partition
 from fluxcompile.options import Policy
-from fluxcompile.parts import Partition
 from fluxcompile.runtime.camera import Camera, Meaning
 from fluxcompile.runtime.channel import Connect
 from fluxcompile.runtime.codecs import Codecs

@@ -2,22 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import TaskError
-from fluxcompile.options import Policy
 from fluxcompile.runtime.camera import Camera
+from fluxcompile.runtime.canvas import Pair
 from fluxcompile.runtime.frame import FrameStats
 from fluxcompile.runtime.plan import CpuStream
-from fluxcompile.runtime.video import Image, Placement, Source, fit, frames
+from fluxcompile.runtime.video import Image, Placement, fit
 from fluxcompile.tasks import Task
-
-if TYPE_CHECKING:
-    from fluxcompile.net import Net
-
 
 @dataclass(frozen=True, eq=False)
 class Watched:
@@ -40,22 +36,12 @@ class Watched:
         return self.placement.boxes_to_source(self.result)
 
 
-def watch(
-    net: "Net", source: Source, policy: Policy | str, task: Task | str | None, threads: int, count: int | None
-) -> Iterator[Watched]:
-    """See `Net.watch`."""
-    size, meaning = net.frame_size, net.task(task)
-    stream = net.stream(policy, backend="cpu", threads=threads, task=meaning)
-    assert isinstance(stream, CpuStream)
-    margin = net.margin if stream.policy.anchor else (0, 0)
-    return _watched(Camera(stream, meaning, size), margin, frames(source, count=count))
-
-
-def _watched(camera: Camera, margin: tuple[int, int], pictures: Iterator[Image]) -> Iterator[Watched]:
+def watch(stream: CpuStream, task: Task, size: Pair, margin: Pair, pictures: Iterator[Image]) -> Iterator[Watched]:
+    """Pictures of any size through a stream of a net of `size`; margin: what an anchor needs around them."""
+    camera = Camera(stream, task, size)
     for picture in pictures:
-        image, placement = fit(picture, *camera.size, margin=margin)
+        image, placement = fit(picture, *size, margin=margin if stream.policy.anchor else (0, 0))
         camera.look(np.ascontiguousarray(placement.crop(image)))
         result = camera.compute().result
-        stats = camera.stream.stats
-        assert stats is not None
-        yield Watched(picture, result, placement, stats)
+        assert stream.stats is not None
+        yield Watched(picture, result, placement, stream.stats)

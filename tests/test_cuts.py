@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from fluxcompile import Frames, Net, OptionError, fluxcompile
-from fluxcompile.partition import partition
 from fluxcompile.runtime.profile import LayerProfile, Profile
 from tests.helpers import seeded
 
@@ -42,7 +41,7 @@ SLOW, FAST = device(b=10.0), device(b=1.0)
 
 def test_the_costs_of_a_cut(net: Net) -> None:
     """Half of 16 blocks are active: 80 ms on the edge, 8 in the cloud, by MACs; half of the map crosses."""
-    table = partition(net, 0, edge=SLOW, cloud=FAST, mbps=8, rtt_ms=3, active=0.5).explain()
+    table = net.partition(0, edge=SLOW, cloud=FAST, mbps=8, rtt_ms=3, active=0.5).explain()
     macs = [layer.macs for layer in net.explain().layers]
     edge, cloud, cut = table.rows[:3]
     assert (edge.total_ms, edge.bytes) == (80, 0)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fluxcompile import Frames, InputError, Net, OptionError, Policy, ProgramError, fluxcompile, load
 from fluxcompile.models import ZOO, build
+from fluxcompile.net import Partition, load_partition
 from fluxcompile.partition import analysed
-from fluxcompile.parts import Partition, load_partition
 from fluxcompile.passes.find_cuts import candidates
 from tests.helpers import assert_matches, clip_of, seeded
 from tests.nets import clips, nets

@@ -17,9 +17,8 @@ import typer
 
 from fluxcompile.cli.shared import JsonOption, TaskOption, console, print_json
 from fluxcompile.errors import OptionError
-from fluxcompile.net import Net, load
+from fluxcompile.net import Net, Partition, load, load_partition
 from fluxcompile.options import parse_policy
-from fluxcompile.parts import Partition, load_partition
 
 if TYPE_CHECKING:
     from fluxcompile.runtime.cut_edge import CutEdge

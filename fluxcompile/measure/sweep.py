@@ -104,7 +104,7 @@ def measure(name: str, backend: str = "reference") -> Row:
     """Compile one model and run it exactly over the clip."""
     import torch
 
-    from fluxcompile.pipeline import fluxcompile
+    from fluxcompile.compiler import fluxcompile
 
     torch.manual_seed(0)
     try:

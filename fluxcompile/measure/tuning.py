@@ -14,7 +14,6 @@ from fluxcompile.errors import OptionError
 from fluxcompile.measure.calibrate import SPARE
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
-from fluxcompile.partition import partition
 from fluxcompile.runtime.baselines import (
     Baseline,
     Delta,
@@ -103,7 +102,7 @@ class Rivals:
     def splits(self) -> list[Split]:
         """The whole net on either side, and cuts through which fewer bytes cross than through any before."""
         if self._cut is None:
-            rows = partition(self.net, "edge").explain().rows
+            rows = self.net.partition("edge").explain().rows
             numbers: list[int] = []
             least = float("inf")
             for row in rows:
@@ -115,7 +114,7 @@ class Rivals:
         return self._cut
 
     def _split(self, at: str | int) -> Split:
-        parts = partition(self.net, at)
+        parts = self.net.partition(at)
         table = parts.explain()
         row = table.rows[table.chosen]
         edge, cloud = (None if part is None else self._opened(part) for part in (parts.edge, parts.cloud))

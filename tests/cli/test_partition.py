@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxcompile.cli.partition import _place
-from fluxcompile.parts import load_partition
+from fluxcompile.net import load_partition
 from fluxcompile.runtime.profile import load_profile
 from tests.cli.test_cli import call
 

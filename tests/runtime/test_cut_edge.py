@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fluxcompile import Frames, OptionError, Policy, fluxcompile
 from fluxcompile.errors import InputError, TransportError
-from fluxcompile.parts import Partition
+from fluxcompile.net import Partition
 from fluxcompile.remote import checker, cut_edge_of, half_camera_of, policy_words, require_servable, worker_of
 from fluxcompile.runtime.codecs import Choice
 from fluxcompile.runtime.cut_edge import CutEdge

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fluxcompile import Policy
-from fluxcompile.partition import partition
 from fluxcompile.runtime.baselines import Outcome, Steps, finish
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
@@ -32,7 +31,7 @@ def splits() -> dict[str, Split]:
     """The small net whole on either side, and cut after its first layer."""
     net, found = small_net(), {}
     for at in ("edge", "cloud", "one"):
-        parts = partition(net, at)
+        parts = net.partition(at)
         edge, cloud = (CpuStream(p.program, Policy()) if p else None for p in (parts.edge, parts.cloud))
         table = parts.explain()
         share = table.rows[table.chosen].edge_macs_share

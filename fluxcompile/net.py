@@ -122,13 +122,12 @@ class Net:
         takes camera frames (`frames=Frames(...)`). count: pictures, all of them when not given. Raises VideoError for
         what cannot be opened, TruncatedVideo where a clip breaks off, after the pictures before.
         """
-        from fluxcompile.runtime.plan import CpuStream
+        size, meaning = self.frame_size, self.task(task)
+        stream: Any = self.stream(policy, backend="cpu", threads=threads, task=meaning)
+
         from fluxcompile.runtime.video import frames
         from fluxcompile.watch import watch
 
-        size, meaning = self.frame_size, self.task(task)
-        stream = self.stream(policy, backend="cpu", threads=threads, task=meaning)
-        assert isinstance(stream, CpuStream)
         return watch(stream, meaning, size, self.margin, frames(source, count=count))
 
     def calibrate(self, clip: str | Path, agreement: float, **options: Any) -> "Calibration":

@@ -15,6 +15,7 @@ from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.video import Image, Placement, fit
 from fluxcompile.tasks import Task
 
+
 @dataclass(frozen=True, eq=False)
 class Watched:
     """picture: uint8 (height, width, 3), red first, as it came. stats: what it cost.

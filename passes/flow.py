@@ -1,5 +1,6 @@
 """How places pass through an op: the answer `infer_domains` gives for each node, and all later passes decide by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,15 @@ import numpy.typing as npt
 from torch.fx import Node
 
 from fluxcompile.geometry import Layout, Window
+
+
+MOST_CHANNELS = 4
+"""Of an image whose channels are the last dimension."""
+
+
+def channels_last(size: Sequence[int]) -> bool:
+    """Whether an input is an image (1, h, w, channels), as TensorFlow has them; else it is (1, channels, h, w)."""
+    return len(size) == 4 and size[0] == 1 and size[3] <= MOST_CHANNELS < min(size[1:3])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fluxcompile.geometry import (
     map_layout,
 )
 from fluxcompile.ir import op_name, shape
-from fluxcompile.passes.flow import Domain, has_domain, layout, read_by
+from fluxcompile.passes.flow import Domain, channels_last, has_domain, layout, read_by
 from fluxcompile.passes.rules import anything
 from fluxcompile.passes.rules_join import JOINS
 from fluxcompile.passes.rules_move import MOVES
@@ -47,6 +47,8 @@ def _input_domain(node: Node, frames_layout: str | None) -> Domain:
     size = shape(node)
     if frames_layout == "hwc" and len(size) == 3:
         return Domain(map_layout(size, 0, 1))
+    if channels_last(size):
+        return Domain(map_layout(size, 1, 2))
     if len(size) in (3, 4) and (len(size) == 3 or size[0] == 1):
         return Domain(map_layout(size, len(size) - 2, len(size) - 1))
     return Domain(global_layout(size))

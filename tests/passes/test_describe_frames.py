@@ -51,6 +51,16 @@ def test_equal_numbers() -> None:
         assert_matches(module(given), [want])
 
 
+def test_a_model_that_takes_its_channels_last() -> None:
+    frame = torch.from_numpy(camera())
+    want = normalised(frame).permute(0, 2, 3, 1).relu()
+    for layout, given in (("hwc", frame), ("chw", frame.permute(2, 0, 1))):
+        module = captured(nn.ReLU(), (1, 8, 12, 3))
+        describe_frames(module, frames=Frames(mean=MEAN, std=STD, layout=layout))
+        module.recompile()
+        assert_matches(module(given), [want])
+
+
 def test_left_alone() -> None:
     assert_left_alone(describe_frames, captured(nn.ReLU(), SHAPE), frames=None)
 

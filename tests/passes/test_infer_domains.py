@@ -177,6 +177,16 @@ mul          map 1 4 y8 x12 of 8x12 /1 +0""",
     )
 
 
+def test_an_image_with_its_channels_last() -> None:
+    assert_expected_inline(
+        domains(Do(lambda x: x.permute(0, 3, 1, 2)), (1, 8, 12, 3)),
+        """\
+x_0          map 1 y8 x12 3 of 8x12 /1 +0
+permute      map 1 3 y8 x12 of 8x12 /1 +0""",
+    )
+    assert domains(Do(torch.sin), (1, 3, 8, 4)).startswith("x_0          map 1 3 y8 x4")
+
+
 def test_frames_lie_as_they_say() -> None:
     module = captured(nn.ReLU(), (8, 12, 3))
     module.meta["frames_layout"] = "hwc"

@@ -556,6 +556,22 @@ def test_frames_of_a_camera(layout: str, tensors: bool) -> None:
         frame[frame > 250] ^= 255
 
 
+@pytest.mark.parametrize("frames", [None, Frames(mean=(0.4, 0.5, 0.6)), Frames(layout="chw")])
+def test_a_model_that_takes_its_channels_last(frames: Frames | None) -> None:
+    model = nn.Sequential(Do(lambda x: (x * 2 - 1).permute(0, 3, 1, 2)), *convolutions()).eval()
+    net = fluxcompile(model, torch.zeros(1, 32, 48, 3), frames=frames)
+    assert net.explain().blocked_mac_share == 1.0
+    shape, random = net.input_shapes[0], np.random.default_rng(0)
+    frame = random.random(shape, np.float32) if frames is None else random.integers(0, 200, shape, dtype=np.uint8)
+    for backend in ("cpu", "reference"):
+        stream = net.stream(backend=backend)
+        for _ in range(3):
+            assert_matches(as_tensors(stream(frame)), as_tensors(net.dense(frame)))
+            frame = frame.copy()
+            frame[(..., slice(4, 8), slice(0, 5)) if shape[0] == 3 else (..., slice(4, 8), slice(0, 5), slice(None))] += 1
+        assert stream.stats.work_share < 0.7
+
+
 def as_tensors(outputs: Any) -> Any:
     """Copies of a tree's arrays."""
     return tree_map(lambda v: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v, outputs)

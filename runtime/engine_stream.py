@@ -20,7 +20,7 @@ from fluxcompile.errors import OptionError
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Layer
 from fluxcompile.runtime.engine import Session
-from fluxcompile.runtime.frame import not_finite, require_fit, to_array
+from fluxcompile.runtime.frame import Seen, not_finite, require_fit, to_array
 from fluxcompile.runtime.policy_stream import PolicyStream, Salience
 from fluxcompile.runtime.sight import Picture, Taken
 
@@ -85,22 +85,15 @@ class EngineStream(PolicyStream):
             raise not_finite(spec, int((~np.isfinite(value)).sum()))
         return value
 
-    def _run(
-        self,
-        arrays: list[Any],
-        given: dict[int, Array],
-        bounds: dict[int, Array | None],
-        fresh: bool,
-        motion: Array | None,
-    ) -> None:
+    def _run(self, seen: Seen) -> None:
         specs = self._taken.inputs
-        frame = {s.name: a.reshape(s.shape) for s, a in zip(specs, arrays, strict=True)}
-        for i, mask in given.items():
+        frame = {s.name: a.reshape(s.shape) for s, a in zip(specs, seen.arrays, strict=True)}
+        for i, mask in seen.given.items():
             frame[specs[i].name] = self._masked(i, frame[specs[i].name], mask)
         # images of bytes are floats to the engine
         feed = {name: a.astype(np.float32) if a.dtype == np.uint8 else a for name, a in frame.items()}
-        self._results = self._engine(feed | self._rest(motion, fresh))
-        self._keep(frame, fresh, told=motion is not None)
+        self._results = self._engine(feed | self._rest(seen.motion, seen.fresh))
+        self._keep(frame, seen.fresh, told=seen.motion is not None)
         self._rolled = (0, 0)
 
     def _masked(self, index: int, frame: Array, mask: Array) -> Array:

@@ -1,7 +1,7 @@
 """What every executor shares about a frame: its cost, and the model's own tree of outputs. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,17 +39,25 @@ class FrameStats:
     vectors: npt.NDArray[np.int32] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Seen:
-    """A frame that was looked at: what the net is to see, which of its pixels are new, and how far these may spread."""
+    """A frame that is looked at, and then computed: what the net is to see, by input, and what of that is new.
+
+    given: the pixels that are new, where that is known; bounds: how far these may spread. fresh: everything is new.
+    motion: where content came from, as the caller told it. tensors: results are given as such. began_s: on the clock.
+    """
 
     arrays: list[Any]
     given: dict[int, npt.NDArray[Any]]
-    bounds: dict[int, npt.NDArray[Any] | None]
-    fresh: bool
-    motion: npt.NDArray[np.int32] | None
-    tensors: bool
-    began_s: float
+    bounds: dict[int, npt.NDArray[Any] | None] = field(default_factory=dict)
+    fresh: bool = False
+    motion: npt.NDArray[np.int32] | None = None
+    tensors: bool = False
+    began_s: float = 0.0
+
+    def start_afresh(self) -> None:
+        """Compute everything, whatever was known."""
+        self.given, self.bounds, self.fresh, self.motion = {}, {}, True, None
 
 
 def to_array(value: Any, what: str = "a frame") -> npt.NDArray[Any]:

@@ -18,7 +18,7 @@ from fluxcompile.kernels.cpu import best_variant
 from fluxcompile.options import Policy
 from fluxcompile.program import Program
 from fluxcompile.runtime.build_plan import Builder
-from fluxcompile.runtime.frame import DTYPES, not_finite, require_fit, to_array
+from fluxcompile.runtime.frame import DTYPES, Seen, not_finite, require_fit, to_array
 from fluxcompile.runtime.miss import FAR
 from fluxcompile.runtime.policy_stream import PolicyStream, Salience
 from fluxcompile.runtime.sight import Picture, Taken
@@ -86,24 +86,17 @@ class CpuStream(PolicyStream):
         self._plan.roll(dy, dx)
         return True
 
-    def _run(
-        self,
-        arrays: list[Any],
-        given: dict[int, Array],
-        bounds: dict[int, Array | None],
-        fresh: bool,
-        motion: Array | None,
-    ) -> None:
-        for i, (array, step) in enumerate(zip(arrays, self._build.inputs, strict=True)):
-            if not self._plan.feed(step, array, given.get(i)):
+    def _run(self, seen: Seen) -> None:
+        for i, (array, step) in enumerate(zip(seen.arrays, self._build.inputs, strict=True)):
+            if not self._plan.feed(step, array, seen.given.get(i)):
                 raise not_finite(self._taken.inputs[i], int((~np.isfinite(array)).sum()))
             for reach in self._build.reaches.get(i, ()):
-                self._plan.bound_to(reach, bounds.get(i))
+                self._plan.bound_to(reach, seen.bounds.get(i))
         self._build.results.make_ready(self._plan)
         for begin, end, region in self._segments:
-            self._plan.run(fresh, begin, end)
+            self._plan.run(seen.fresh, begin, end)
             if region is not None:
-                region.run(self._plan, fresh)
+                region.run(self._plan, seen.fresh)
         if self._took_ms is not None:
             self._took_ms += self._plan.took_ms()
 

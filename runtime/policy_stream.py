@@ -27,7 +27,7 @@ from fluxcompile.runtime.frame import (
     require_count,
 )
 from fluxcompile.runtime.miss import BLOCK, DENSE, SALIENT
-from fluxcompile.runtime.sight import Sight, Taken, View
+from fluxcompile.runtime.sight import Sight, Taken
 
 Array = npt.NDArray[Any]
 SLICE = 64
@@ -70,15 +70,8 @@ class PolicyStream(ABC):
         """The frame as `_run` takes it; InputError says what does not fit the input."""
 
     @abstractmethod
-    def _run(
-        self,
-        arrays: list[Any],
-        given: dict[int, Array],
-        bounds: dict[int, Array | None],
-        fresh: bool,
-        motion: Array | None,
-    ) -> None:
-        """Compute a frame. given: by input the pixels that are new; bounds: how far these may spread."""
+    def _run(self, seen: Seen) -> None:
+        """Compute a frame."""
 
     @abstractmethod
     def reference(self, index: int) -> Array:
@@ -146,10 +139,11 @@ class PolicyStream(ABC):
         seen, self._seen = self._seen, None
         if seen is None:
             raise InputError("compute: there is no frame to compute; look at one first")
-        given, bounds = ({}, {}) if seen.fresh else (seen.given, seen.bounds)
-        self._run(seen.arrays, given, bounds, seen.fresh, None if seen.fresh else seen.motion)
+        if seen.fresh:
+            seen.start_afresh()
+        self._run(seen)
         for i, classifier in self._sight.classifiers.items():
-            classifier.saw(self._salient(i), given.get(i))
+            classifier.saw(self._salient(i), seen.given.get(i))
             if self.policy.budget_ms and classifier.causes is not None:
                 blocks = int(np.count_nonzero(classifier.causes >= SALIENT))
                 classifier.latency.saw(blocks, 1000 * (self._clock() - seen.began_s))
@@ -193,7 +187,7 @@ class PolicyStream(ABC):
             found = classifier.stalest(SLICE if most is None else most)
             if found is None or found.miss is None:
                 break
-            self._run([found.image], {0: found.miss}, {0: found.bound}, fresh=False, motion=None)
+            self._run(Seen([found.image], {0: found.miss}, {0: found.bound}))
             classifier.refreshed(found.miss, self._salient(0))
             done += int(np.count_nonzero(found.miss)) // BLOCK**2
             slowest = max(slowest, 1000 * (self._clock() - started))
@@ -258,10 +252,11 @@ class PolicyStream(ABC):
         field = motion_of(motion, taken.motion)
         given = {i: mask.view(np.uint8) for i, mask in masks_of(miss, taken.sizes, len(taken.inputs)).items()}
         moved = field is not None and bool(field.any())
-        view = View(arrays, given, self._fresh or (moved and not self.follows_motion))
+        fresh = self._fresh or (moved and not self.follows_motion)
+        seen = Seen(arrays, given, {}, fresh, field, are_tensors(frames), began)
         # where the caller tells the motion, pixels are compared with what has moved
-        sight.look(view, self, compares=miss is None and not moved)
-        return Seen(view.arrays, view.given, view.bounds, view.fresh, field, are_tensors(frames), began)
+        sight.look(seen, self, compares=miss is None and not moved)
+        return seen
 
     def _salient(self, index: int) -> npt.NDArray[np.float32] | None:
         if self._salience is None or not self.policy.background:

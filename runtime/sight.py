@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from fluxcompile.errors import InputError, OptionError
 from fluxcompile.options import Policy
 from fluxcompile.program import Input
 from fluxcompile.runtime.canvas import Canvas
-from fluxcompile.runtime.frame import DTYPES, to_array
+from fluxcompile.runtime.frame import DTYPES, Seen, to_array
 from fluxcompile.runtime.miss import BLOCK, Classes, Classifier
 
 Array = npt.NDArray[Any]
@@ -45,16 +45,6 @@ class Taken:
     unit: Sequence[int]
 
 
-@dataclass(eq=False)
-class View:
-    """What the net is to see: arrays by input, the pixels that are given as new, how far these may spread."""
-
-    arrays: list[Any]
-    given: dict[int, Array]
-    fresh: bool
-    bounds: dict[int, Array | None] = field(default_factory=dict)
-
-
 class Kept(Protocol):
     """What a stream has kept of the frames before."""
 
@@ -76,26 +66,26 @@ class Sight:
         self.canvas = self._made_canvas() if policy.anchor else None
         self.classifiers = {i: Classifier(policy, self.canvas) for i in taken.pictures}
 
-    def look(self, view: View, kept: Kept, compares: bool) -> None:
-        """See the frame of a view as a policy does; compares: nobody said which pixels are new."""
+    def look(self, seen: Seen, kept: Kept, compares: bool) -> None:
+        """See a frame as a policy does; compares: nobody said which pixels are new."""
         if self.canvas is not None:
-            view.fresh |= not self.canvas.fit(view.arrays[0])
-            if view.fresh:
+            seen.fresh |= not self.canvas.fit(seen.arrays[0])
+            if seen.fresh:
                 self.canvas.centre()
         for classifier in self.classifiers.values():
             classifier.causes = None
-        compares = compares and not view.fresh
+        compares = compares and not seen.fresh
         if compares and self.policy.residual:
             if not self.classifiers:
                 raise InputError("residual: none of the net's inputs is an image whose blocks could be compared")
             for i in self.classifiers:
-                self._classify(i, view, kept)
+                self._classify(i, seen, kept)
         elif self.canvas is not None:
-            if compares and not self._followed(0, view.arrays[0], kept):
+            if compares and not self._followed(0, seen.arrays[0], kept):
                 self.canvas.centre()
-                view.fresh = True
-            self.canvas.put(view.arrays[0])
-            view.arrays[0] = self.canvas.image
+                seen.fresh = True
+            self.canvas.put(seen.arrays[0])
+            seen.arrays[0] = self.canvas.image
 
     def _made_canvas(self) -> Canvas:
         """What smaller frames lie on."""
@@ -125,9 +115,9 @@ class Sight:
         sane = classify.align(frame, self.taken.pictures[index].planar, kept.reference(index))
         return sane and (not any(classify.roll) or kept.roll(*classify.roll))
 
-    def _classify(self, index: int, view: View, kept: Kept) -> None:
+    def _classify(self, index: int, seen: Seen, kept: Kept) -> None:
         """The frame as the net is to see it; what was kept has moved with the camera."""
-        classify, picture, array = self.classifiers[index], self.taken.pictures[index], view.arrays[index]
+        classify, picture, array = self.classifiers[index], self.taken.pictures[index], seen.arrays[index]
         frame = to_array(array).reshape(picture.shape) if self.canvas is None else array
         sane = self._followed(index, frame, kept)
         if self.canvas is not None:
@@ -137,9 +127,9 @@ class Sight:
         if found.miss is None and self.canvas is not None:
             self.canvas.centre()  # where everything is computed anew, the middle costs nothing
             self.canvas.put(array)
-        view.arrays[index] = found.image if self.canvas is not None else found.image.reshape(array.shape)
-        view.bounds[index] = found.bound
+        seen.arrays[index] = found.image if self.canvas is not None else found.image.reshape(array.shape)
+        seen.bounds[index] = found.bound
         if found.miss is None:
-            view.fresh = True
+            seen.fresh = True
         else:
-            view.given[index] = found.miss
+            seen.given[index] = found.miss

@@ -108,25 +108,17 @@ class Stream(PolicyStream):
         self._shown_on = _device_of(frames)
         return super()._look(frames, miss, motion)
 
-    def _run(
-        self,
-        arrays: list[Any],
-        given: dict[int, Array],
-        bounds: dict[int, Array | None],
-        fresh: bool,
-        motion: Array | None,
-    ) -> None:
+    def _run(self, seen: Seen) -> None:
         specs = self._taken.inputs
-        values = {s.name: self._value(a, s) for a, s in zip(arrays, specs, strict=True)}
+        values = {s.name: self._value(a, s) for a, s in zip(seen.arrays, specs, strict=True)}
         old = self._caches or {
             i.name: torch.zeros(i.shape, dtype=TYPES[i.dtype], device=self._device)
             for i in self._roles.get("cache", [])
         }
-        if not fresh:
-            values |= {specs[i].name: self._masked(i, values[specs[i].name], old, mask) for i, mask in given.items()}
+        values |= {specs[i].name: self._masked(i, values[specs[i].name], old, mask) for i, mask in seen.given.items()}
         self._before = next((self._rolled_back(i, old[f"cache_{specs[i].name}"]) for i in self._places), None)
-        moved = self._motion(motion)
-        settings = self._settings(fresh, moved)
+        moved = self._motion(seen.motion)
+        settings = self._settings(seen.fresh, moved)
         self._outputs, self._caches = self._executor({**values, **old, **settings}, self._known(moved))
         self._rolled = (0, 0)
 

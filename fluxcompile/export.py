@@ -22,7 +22,7 @@ from fluxcompile.errors import ExportError
 from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, real_clip
 from fluxcompile.kernels.plugins import plugin_sources
 from fluxcompile.losses import Graph, loss_of, meaning_of
-from fluxcompile.memory import estimate, names_in, parts_of, require_room
+from fluxcompile.memory import estimate, parts_of, require_room
 from fluxcompile.options import Policy
 from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
 from fluxcompile.passes.quantize_products import quantize_products
@@ -254,7 +254,7 @@ def half_caches(program: Program, plan: Plan) -> set[str]:
     floats = {i.name for i in graph.inputs if i.role == "cache" and i.dtype == "f32"} - images
     for op in graph.ops:
         if op.op != "flux.motion_reindex.default" or op.name in plan.floats:
-            floats -= set(names_in(op.args))
+            floats -= set(op.reads)
     return floats
 
 

@@ -1,21 +1,21 @@
 """What a program takes of a device's memory, told before anything is built there."""
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 
 from fluxcompile.bundle import Memory
 from fluxcompile.errors import ExportError
+from fluxcompile.liveness import BYTES, activation_bytes, type_bytes
 from fluxcompile.passes.lower_tensorrt import Lowered
-from fluxcompile.passes.trt_call import types_in
-from fluxcompile.program import Graph, Program
+from fluxcompile.program import Program
 from fluxcompile.targets import Target
 
 WORKSPACE_BYTES = 256 << 20
 USABLE = 0.75
 """Share of memory that an engine may fill where the system lives in it too."""
-BYTES = {"f32": 4, "i32": 4, "i64": 8, "b8": 1, "u8": 4}
+ENGINE_BYTES = BYTES | {"u8": 4}
+"""Images of bytes are floats to an engine."""
+PARTS = ("getitem",)
+"""Ops whose result is a part of what is there; what else an engine may alias is not counted on."""
 
 
 def estimate(program: Program, lowered: Lowered, capacity: float | None = None) -> Memory:
@@ -26,40 +26,9 @@ def estimate(program: Program, lowered: Lowered, capacity: float | None = None) 
     graph = program.graphs["blocked"]
     engines = 1 if capacity is None else 2
     weights = sum(int(np.prod(t.dims)) * 4 for t in lowered.model.graph.initializer)
-    caches = sum(int(np.prod(i.shape)) * BYTES[i.dtype] for i in graph.inputs if i.role == "cache")
-    return Memory(engines * weights, 2 * caches, engines * activation_bytes(graph), WORKSPACE_BYTES)
-
-
-def activation_bytes(graph: Graph) -> int:
-    """The most that values take at any one time, from when they are made until they are last read."""
-    last: dict[str, int] = {}
-    for at, op in enumerate(graph.ops):
-        for name in names_in([*op.args, *op.kwargs.values()]):
-            last[name] = at
-    for name in names_in([*graph.outputs, *({"%": v} for _, v in graph.caches)]):
-        last[name] = len(graph.ops)
-    freed: dict[int, list[str]] = {}
-    for name, at in last.items():
-        freed.setdefault(at, []).append(name)
-    sizes: dict[str, int] = {}
-    now = most = 0
-    for at, op in enumerate(graph.ops):
-        if op.op != "getitem":  # a part of what is there
-            sizes[op.name] = sum(int(np.prod(shape)) * BYTES.get(dtype, 8) for dtype, shape in types_in(op.type))
-            now += sizes[op.name]
-        most = max(most, now)
-        now -= sum(sizes.get(name, 0) for name in freed.get(at, ()))
-    return most
-
-
-def names_in(values: Iterable[Any]) -> list[str]:
-    found = []
-    for value in values:
-        if isinstance(value, list | tuple):
-            found += names_in(value)
-        elif isinstance(value, dict) and "%" in value:
-            found.append(value["%"])
-    return found
+    caches = sum(type_bytes(i.type, ENGINE_BYTES) for i in graph.inputs if i.role == "cache")
+    activations, _ = activation_bytes(graph, ENGINE_BYTES, PARTS)
+    return Memory(engines * weights, 2 * caches, engines * activations, WORKSPACE_BYTES)
 
 
 def require_room(memory: Memory, machine: Target, memory_bytes: int) -> None:

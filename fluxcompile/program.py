@@ -6,6 +6,7 @@ Needs neither torch nor the compiler. A `.flux` file is a zip of `program.json`,
 
 import hashlib
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,24 @@ class Op(msgspec.Struct, omit_defaults=True):
     lists: list[tuple[str, int]] = []
     body: "Graph | None" = None
 
+    @property
+    def reads(self) -> list[str]:
+        """The values among its arguments."""
+        return names_in([*self.args, *self.kwargs.values()])
+
+
+def names_in(value: Any) -> list[str]:
+    """The values that an op's arguments name, in order."""
+    if isinstance(value, list | tuple):
+        return [name for v in value for name in names_in(v)]
+    return [value["%"]] if isinstance(value, dict) and "%" in value else []
+
+
+def types_in(text: str) -> list[tuple[str, tuple[int, ...]]]:
+    """The types a program's text names: "(f32[1x2], i64[])" are f32 of (1, 2) and i64 of ()."""
+    found = re.findall(r"(\w+)\[([\dx]*)\]", text)
+    return [(dtype, tuple(int(n) for n in dims.split("x") if n)) for dtype, dims in found]
+
 
 def bind(value: Any, named: Callable[[str, str], Any]) -> Any:
     """An op's argument with every {kind: name} in it replaced by `named(kind, name)`."""
@@ -62,6 +81,11 @@ class Input(msgspec.Struct, omit_defaults=True):
     shape: list[int]
     layout: str = ""
 
+    @property
+    def type(self) -> str:
+        """As an op's: f32[1x3x64x64]."""
+        return f"{self.dtype}[{'x'.join(map(str, self.shape))}]"
+
 
 class Graph(msgspec.Struct, omit_defaults=True):
     """Ops in order; `outputs` are arguments like an op's, `caches` pairs of (input, value it is fed from next)."""
@@ -70,6 +94,11 @@ class Graph(msgspec.Struct, omit_defaults=True):
     ops: list[Op]
     outputs: list[Any]
     caches: list[tuple[str, str]] = []
+
+    @property
+    def kept(self) -> list[str]:
+        """The values that are read when the last op is done."""
+        return [*names_in(self.outputs), *(value for _, value in self.caches)]
 
 
 class Step(msgspec.Struct, omit_defaults=True):
@@ -208,11 +237,9 @@ class Program(msgspec.Struct, omit_defaults=True):
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Of the leaves of the model's outputs that are tensors it computes."""
         graph = self.graphs["dense"]
-        types = {op.name: op.type for op in graph.ops} | {
-            i.name: f"{i.dtype}[{'x'.join(map(str, i.shape))}]" for i in graph.inputs
-        }
+        types = {op.name: op.type for op in graph.ops} | {i.name: i.type for i in graph.inputs}
         found = [types[leaf["%"]] for leaf in graph.outputs if isinstance(leaf, dict) and leaf.get("%") in types]
-        return [tuple(int(n) for n in text[text.index("[") + 1 : -1].split("x") if n) for text in found]
+        return [shape for text in found for _, shape in types_in(text)]
 
     def save(self, path: str | Path) -> None:
         """Write a `.flux` file; a crash leaves the old one or none, never half of one."""

@@ -1,13 +1,12 @@
 """One op of a program as the rules of the lowering to ONNX see it: arguments by name, tensors as its values."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from fluxcompile.errors import ExportError
 from fluxcompile.geometry import parse_layout
 from fluxcompile.passes.trt_writer import BOOL, FLOAT, INT32, INT64, Array, Value, Writer
-from fluxcompile.program import Op
+from fluxcompile.program import Op, types_in
 
 TYPES = {
     "f32": FLOAT,
@@ -17,12 +16,6 @@ TYPES = {
     "b8": BOOL,
 }
 """A program's types as the graph has them."""
-
-
-def types_in(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """The types a program's text names: "(f32[1x2], i64[])" are f32 of (1, 2) and i64 of ()."""
-    found = re.findall(r"(\w+)\[([\dx]*)\]", text)
-    return [(dtype, tuple(int(n) for n in dims.split("x") if n)) for dtype, dims in found]
 
 
 def onnx_type(dtype: str, where: str) -> int:

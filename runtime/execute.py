@@ -93,9 +93,8 @@ class Executor:
         """For each op, the values nobody reads after it."""
         last: dict[str, str] = {}
         for op in self.graph.ops:
-            for name in (*_names(op.args), *_names(list(op.kwargs.values()))):
-                last[name] = op.name
-        for name in (*_names(self.graph.outputs), *(v for _, v in self.graph.caches)):
+            last |= dict.fromkeys(op.reads, op.name)
+        for name in self.graph.kept:
             last.pop(name, None)
         free: dict[str, list[str]] = {}
         for name, at in last.items():
@@ -145,9 +144,3 @@ class Executor:
             return TYPES[name] if kind == "dtype" else float(name)
 
         return bind(value, named)
-
-
-def _names(value: Any) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [n for v in value for n in _names(v)]
-    return [value["%"]] if isinstance(value, dict) and "%" in value else []

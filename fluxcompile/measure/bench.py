@@ -16,24 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from fluxcompile.errors import OptionError
+from fluxcompile.liveness import activation_bytes, type_bytes
 from fluxcompile.measure import peers
 from fluxcompile.measure.activity import PATTERNS, Camera, Mask, Net, draw
 from fluxcompile.measure.peers import Model, Peer, peer_run
 from fluxcompile.measure.timing import Run, take_turns
-from fluxcompile.program import Graph, Program
+from fluxcompile.program import Program
 
 SPINNING_S = 0.01
 """Threads of OpenMP go on spinning for so long when their work is done."""
-
-VIEWS = {
-    "getitem", "aten.alias", "aten.chunk", "aten.contiguous", "aten.detach", "aten.expand", "aten.flatten",
-    "aten.narrow", "aten.permute", "aten.reshape", "aten.select", "aten.slice", "aten.split",
-    "aten.split_with_sizes", "aten.squeeze", "aten.t", "aten.transpose", "aten.unbind", "aten.unflatten",
-    "aten.unsqueeze", "aten.view",
-}  # fmt: skip
-"""Ops whose result lies in their operand's memory."""
-
-BYTES = {"f64": 8, "i64": 8, "c64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2, "i8": 1, "u8": 1, "b8": 1}
 
 
 @dataclass(frozen=True)
@@ -290,46 +281,4 @@ def cache_bytes(stream: Any, program: Program) -> int:
     if told is not None:
         return int(told)
     caches = [i for i in program.graphs["blocked"].inputs if i.role == "cache"]
-    return sum(type_bytes(f"{i.dtype}[{'x'.join(map(str, i.shape))}]") for i in caches)
-
-
-def type_bytes(text: str) -> int:
-    """The bytes of a type in text form: f32[1x16x8x8], or several."""
-    total = 0
-    for dtype, shape in re.findall(r"(\w+)\[([\dx]*)\]", text):
-        size = BYTES.get(dtype, 0)
-        for side in filter(None, shape.split("x")):
-            size *= int(side)
-        total += size
-    return total
-
-
-def activation_bytes(graph: Graph) -> tuple[int, int]:
-    """(peak, sum) of what the ops of a graph give: each freed after its last use, or kept to the end."""
-    owner: dict[str, str] = {}  # the op whose memory a value lies in; an input's or a constant's is not counted
-    size: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for at, op in enumerate(graph.ops):
-        reads = [owner[name] for name in _names([op.args, *op.kwargs.values()]) if name in owner]
-        last |= dict.fromkeys(reads, at)
-        if ".".join(op.op.split(".")[:2]) in VIEWS:
-            if reads:
-                owner[op.name] = reads[0]
-            continue
-        owner[op.name], size[op.name], last[op.name] = op.name, type_bytes(op.type), at
-    last |= {owner[name]: len(graph.ops) for name in _names(graph.outputs) if name in owner}
-    live = peak = 0
-    dying: dict[int, int] = {}
-    for name, at in last.items():
-        dying[at] = dying.get(at, 0) + size[name]
-    for at, op in enumerate(graph.ops):
-        live += size.get(op.name, 0)
-        peak = max(peak, live)
-        live -= dying.get(at, 0)
-    return peak, sum(size.values())
-
-
-def _names(value: Any) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [name for v in value for name in _names(v)]
-    return [value["%"]] if isinstance(value, dict) and "%" in value else []
+    return sum(type_bytes(i.type) for i in caches)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fluxcompile import FluxError, OptionError, cli, fluxcompile, sources
+from fluxcompile import FluxError, OptionError, cli, sources
 from fluxcompile.measure import figures
-from fluxcompile.measure.bench import Plan, Result, activation_bytes, measure, type_bytes
+from fluxcompile.measure.bench import Plan, Result, measure
 from fluxcompile.sources import Model
 from tests.fake_camera import FakeNet
 
@@ -201,30 +201,6 @@ def test_a_missing_extra_is_named(options: tuple[str, ...], tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert "pip install 'fluxcompile[bench]'" in done.stderr
-
-
-def test_type_bytes() -> None:
-    assert type_bytes("f32[1x16x8x8]") == 4096
-    assert type_bytes("i64[]") == 8
-    assert type_bytes("(f32[2x3], b8[4])") == 28
-
-
-def test_activation_bytes() -> None:
-    """Three maps of 4 KiB in a row, of which two live at once; a view of one takes nothing and keeps it alive."""
-
-    class Chain(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return ((x + 1) * 2).relu()
-
-    class Held(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            first = x + 1
-            view = first.flatten(1)
-            return ((first * 2).relu().flatten(1) - 3) * view
-
-    example = torch.zeros(1, 1, 32, 32)
-    assert activation_bytes(fluxcompile(Chain().eval(), example).program.graphs["dense"]) == (8192, 12288)
-    assert activation_bytes(fluxcompile(Held().eval(), example).program.graphs["dense"]) == (12288, 20480)
 
 
 def test_figures_of_a_reader() -> None:

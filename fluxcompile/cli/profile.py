@@ -54,7 +54,7 @@ def profile(
     Of a clip also what looking, encoding and decoding take. With --peers the fastest dense runtime is noted, by which
     `testbed` times those that compute everything.
     """
-    from fluxcompile.measure.bench import machine
+    from fluxcompile.measure.machine import machine
     from fluxcompile.measure.profiling import ACTIVITIES, DRAWN, fastest_peer, profile_net
     from fluxcompile.sources import named_task
 

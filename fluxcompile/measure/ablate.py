@@ -13,7 +13,8 @@ from typing import Any
 
 from fluxcompile.errors import in_a_line
 from fluxcompile.measure.activity import Camera, Mask, Net, draw
-from fluxcompile.measure.bench import SPINNING_S, Plan, cache_bytes, machine, torch_threads
+from fluxcompile.measure.bench import Plan, cache_bytes
+from fluxcompile.measure.machine import SPINNING_S, Measured, torch_threads
 from fluxcompile.measure.peers import Array, arrays, difference
 from fluxcompile.measure.timing import Run, take_turns
 from fluxcompile.options import Policy
@@ -43,22 +44,17 @@ class Row:
         return {"pass": plain.pop("left_out"), **plain}
 
 
-@dataclass
-class Result:
+@dataclass(kw_only=True)
+class Result(Measured):
     """All rows; the first is the control."""
 
-    model: str
-    machine: dict[str, Any]
-    threads: int
-    backend: str
     activity: float
     pattern: str
     rounds: int
     rows: list[Row] = field(default_factory=list)
-    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "rows": [row.to_json() for row in self.rows]}
+        return {**super().to_json(), "rows": [row.to_json() for row in self.rows]}
 
 
 class _Compiled:
@@ -104,8 +100,14 @@ def ablate(
     on_row: Callable[[str, int], None] = lambda what, done: None,
 ) -> Result:
     """Compile with each pass left out in turn; what then fails is a row with a reason. Ctrl-C keeps what is done."""
-    activity, pattern = plan.activities[0], plan.patterns[0]
-    result = Result(name, machine(), plan.threads, plan.backend, activity, pattern, plan.rounds)
+    result = Result(
+        model=name,
+        threads=plan.threads,
+        backend=plan.backend,
+        activity=plan.activities[0],
+        pattern=plan.patterns[0],
+        rounds=plan.rounds,
+    )
     with torch_threads(plan.threads):
         try:
             on_row(FULL, 0)

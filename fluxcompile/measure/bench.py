@@ -4,27 +4,18 @@
 time are least over least, against the peer that is fastest: the best dense.
 """
 
-import contextlib
-import importlib
-import os
-import platform
-import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fluxcompile.errors import OptionError
 from fluxcompile.liveness import activation_bytes, type_bytes
 from fluxcompile.measure import peers
 from fluxcompile.measure.activity import PATTERNS, Camera, Mask, Net, draw
+from fluxcompile.measure.machine import SPINNING_S, Measured, Peak, torch_threads
 from fluxcompile.measure.peers import Model, Peer, peer_run
 from fluxcompile.measure.timing import Run, take_turns
 from fluxcompile.program import Program
-
-SPINNING_S = 0.01
-"""Threads of OpenMP go on spinning for so long when their work is done."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +54,14 @@ class Row:
     gflops_effective: float | None = None
 
 
-@dataclass
-class Result:
+@dataclass(kw_only=True)
+class Result(Measured):
     """All that was measured of one model on so many threads.
 
     dense_activation_bytes: the peak of the live tensors of a dense run, freed at their last use, views for nothing;
     dense_activation_sum_bytes: the same tensors, none freed. peak_gflops: of one core, measured beside the rounds.
     """
 
-    model: str
-    machine: dict[str, Any]
-    threads: int
-    backend: str
     frame: tuple[int, int]
     macs: int
     rounds: int = 0
@@ -94,10 +81,6 @@ class Result:
     dense_activation_bytes: int = 0
     dense_activation_sum_bytes: int = 0
     peak_gflops: float | None = None
-    interrupted: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure(
@@ -111,7 +94,8 @@ def measure(
     """Measure one net; `source` is what the peers get: a module, a path, or None for the net's own dense graph."""
     with torch_threads(plan.threads):
         camera = Camera(net, plan.backend, plan.threads, seed=plan.seed)
-        result = Result(name, machine(), plan.threads, plan.backend, camera.size, net.explain().to_json()["total_macs"])
+        macs = net.explain().to_json()["total_macs"]
+        result = Result(model=name, threads=plan.threads, backend=plan.backend, frame=camera.size, macs=macs)
         result.dense_activation_bytes, result.dense_activation_sum_bytes = activation_bytes(net.program.graphs["dense"])
         everything = draw("blobs", camera.size, 1.0, (plan.seed,))
         ours = peers.arrays(camera.see(everything))
@@ -214,65 +198,6 @@ def over(ms: float | None, other: float | None) -> float | None:
 
 def _mean(values: Sequence[float] | None) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Torch on so many threads, and back to what it was."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class Peak:
-    """The most multiply-adds a core does, in GFLOP/s; None while the kernels are not built."""
-
-    def __init__(self) -> None:
-        self.gflops: float | None = None
-        try:
-            self._kernels: Any = importlib.import_module("fluxcompile.kernels._cpu")
-        except ImportError:
-            self._kernels = None
-
-    def measure(self) -> None:
-        """A hundredth of a second; the best of all counts."""
-        if self._kernels:
-            self.gflops = max(self.gflops or 0.0, self._kernels.peak_gflops(self._kernels.variants()[0], 0.01))
-
-
-def _gpu() -> str | None:
-    """The GPU that torch has chosen, if any; torch is not loaded for it."""
-    torch = sys.modules.get("torch")
-    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else None
-
-
-def machine() -> dict[str, Any]:
-    """The processor, the cores this process may use, the variant of our kernels that runs on it, and the GPU."""
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        cores = os.cpu_count() or 1
-    try:
-        variant = importlib.import_module("fluxcompile.kernels.cpu").best_variant()
-    except ImportError:
-        variant = None
-    return {
-        "cpu": found.group(1) if found else platform.processor() or platform.machine(),
-        "cores": cores,
-        "kernels": variant,
-        "gpu": _gpu(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def cache_bytes(stream: Any, program: Program) -> int:

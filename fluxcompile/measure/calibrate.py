@@ -14,8 +14,8 @@ from statistics import mean
 from typing import Any
 
 from fluxcompile.errors import OptionError
-from fluxcompile.measure.bench import torch_threads
 from fluxcompile.measure.clip_runs import Bench, Loaded, Plan, Track
+from fluxcompile.measure.machine import torch_threads
 from fluxcompile.options import VIDEO, Policy
 from fluxcompile.runtime.salience import CELL
 from fluxcompile.tasks import Task

@@ -8,14 +8,14 @@ are held against dense inference at the same place, since moving a frame alters 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from fluxcompile.errors import OptionError
-from fluxcompile.measure.bench import machine, torch_threads
 from fluxcompile.measure.clip_runs import Bench, Plan, Track
+from fluxcompile.measure.machine import Measured, torch_threads
 from fluxcompile.measure.peers.int8 import Calibration
 from fluxcompile.options import Frames
 from fluxcompile.runtime.video import VideoError
@@ -23,14 +23,10 @@ from fluxcompile.runtime.video import VideoError
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
 
 
-@dataclass
-class Result:
+@dataclass(kw_only=True)
+class Result(Measured):
     """One policy over all clips; `figure` names the one of the task's figures that stands for them."""
 
-    model: str
-    machine: dict[str, Any]
-    threads: int
-    backend: str
     frame: tuple[int, int]
     macs: int
     policy: dict[str, Any]
@@ -42,10 +38,6 @@ class Result:
     int8: list[dict[str, Any]] = field(default_factory=list)
     all: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
-    interrupted: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def find_clips(text: str) -> list[Path]:
@@ -79,8 +71,9 @@ def measure(
     """
     (shape,) = net.input_shapes
     size = (int(shape[0]), int(shape[1]))
-    about = (name, machine(), plan.threads, plan.backend, size, net.explain().to_json()["total_macs"])
-    results = [Result(*about, policy=policy.to_json()) for policy in plan.policies]
+    about: dict[str, Any] = {"model": name, "threads": plan.threads, "backend": plan.backend, "frame": size}
+    about["macs"] = net.explain().to_json()["total_macs"]
+    results = [Result(**about, policy=policy.to_json()) for policy in plan.policies]
     bench = Bench(net, source, pixels, size, plan, on_step)
     totals = [Track() for _ in results]
     calibration = Calibration(clips, size, plan.frames) if plan.int8 else None

@@ -20,7 +20,7 @@ import numpy as np
 
 from fluxcompile.errors import OptionError
 from fluxcompile.measure.activity import Camera, draw
-from fluxcompile.measure.bench import torch_threads
+from fluxcompile.measure.machine import torch_threads
 from fluxcompile.measure.peers.shown import Shown
 from fluxcompile.options import Frames, Policy
 from fluxcompile.runtime.latency import BLOCK, fit

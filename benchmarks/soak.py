@@ -26,7 +26,7 @@ import numpy as np
 from fluxcompile import load
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, parse_policy
-from fluxcompile.remote import checker, edge_of
+from fluxcompile.remote import Uplink, checker, edge_of
 from fluxcompile.runtime.channel import listen, tcp
 from fluxcompile.runtime.device import ThisMachine
 from fluxcompile.runtime.pool import ProcessPool, python_command
@@ -93,7 +93,7 @@ class Soak:
 
     async def camera(self, index: int, port: int) -> None:
         clip, dice, machine = self.clips[index % len(self.clips)], random.Random(index), ThisMachine()
-        edge = edge_of(self.net, machine, tcp("127.0.0.1", port), policy=self.policy, token="soak", camera=str(index))
+        edge = edge_of(self.net, machine, Uplink(tcp("127.0.0.1", port), "soak", str(index)), policy=self.policy)
         assert edge.proxy is not None
         link, count = edge.proxy.link, 0
         try:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from fluxcompile.errors import FluxError, InputError, OptionError
@@ -35,7 +36,7 @@ def policy_words(policy: Policy) -> str:
     return json.dumps(policy.to_json(), separators=(",", ":"))
 
 
-def policy_of(words: str) -> Policy:
+def policy_from_words(words: str) -> Policy:
     """The policy of such words; OptionError where they mean none."""
     try:
         return Policy(**json.loads(words))
@@ -54,7 +55,7 @@ def camera_of(net: Net, policy: Policy, task: Task | str | None = None, threads:
 def worker_of(net: Net, threads: int = 1) -> Worker:
     """What serves streams of a net, or of the cloud's half of one, each by its own policy."""
     make = camera_of if net.program.part is None else half_camera_of
-    return Worker(lambda policy, task: make(net, policy_of(policy), task, threads))
+    return Worker(lambda policy, task: make(net, policy_from_words(policy), task, threads))
 
 
 def half_camera_of(net: Net, policy: Policy, task: Task | str | None = None, threads: int = 1) -> HalfCamera:
@@ -91,7 +92,7 @@ def checker(net: Net) -> Callable[[str, str], str | None]:
 
     def check(policy: str, task: str) -> str | None:
         try:
-            parsed = policy_of(policy)
+            parsed = policy_from_words(policy)
             if task not in TASKS:
                 raise OptionError(f"task is {task!r}; there are {', '.join(TASKS)}")
             if parsed.anchor and not net.takes_frames:
@@ -103,33 +104,46 @@ def checker(net: Net) -> Callable[[str, str], str | None]:
     return check
 
 
+@dataclass(frozen=True)
+class Uplink:
+    """How a camera reaches its cloud, and who it is there. seed: of the pauses before it tries again."""
+
+    connect: Connect
+    token: str = ""
+    camera: str = "camera"
+    seed: int = 0
+
+    def link(self, net: Net, policy: Policy, task: Meaning) -> Link:
+        if task.name not in TASKS:
+            raise InputError(f"task {task.name}: a server knows only {', '.join(TASKS)}")
+        words = {"program": served_as(net), "policy": policy_words(policy), "task": task.name}
+        return Link(self.connect, camera=self.camera, token=self.token, seed=self.seed, **words)
+
+
 def edge_of(
     net: Net,
     device: Device,
-    connect: Connect | None,
+    uplink: Uplink | None,
     *,
     policy: Policy,
-    token: str = "",
     task: Task | str | None = None,
-    camera: str = "camera",
+    threads: int = 1,
     codec: str = "auto",
     crf: int | None = None,
     coarser: int = 0,
-    seed: int = 0,
-    threads: int = 1,
     profiles: tuple[Profile | None, Profile | None] = (None, None),
     **options: Any,
 ) -> Edge:
-    """A camera at the edge; `connect` leads to its cloud, None keeps everything here. options: as of `Edge`.
+    """A camera at the edge; without an uplink everything stays here. options: as of `Edge`.
 
     codec, crf, coarser: as of `Codecs`. profiles: of this device and of cloud's, where they were measured; else the
     first frames find out.
     """
     here, there = (None if profile is None else Latency(profile.curve, profile.dense_ms) for profile in profiles)
     eye = camera_of(net, policy, task, threads)
-    if connect is None:
+    if uplink is None:
         return Edge(eye, device, None, latency=here, **options)
-    link = _link(connect, net, policy, eye.task, camera=camera, token=token, seed=seed)
+    link = uplink.link(net, policy, eye.task)
     proxy = Proxy(link, device, PictureCoder(Codecs(codec, crf, coarser), policy.residual, eye.regions), there)
     return Edge(eye, device, proxy, latency=here, **options)
 
@@ -137,15 +151,12 @@ def edge_of(
 def cut_edge_of(
     parts: Partition,
     device: Device,
-    connect: Connect | None,
+    uplink: Uplink | None,
     *,
     policy: Policy,
-    token: str = "",
     task: Task | str | None = None,
-    camera: str = "camera",
-    precision: str = "int8",
-    seed: int = 0,
     threads: int = 1,
+    precision: str = "int8",
     **options: Any,
 ) -> CutEdge:
     """A camera whose net is cut inside; its cloud serves the cloud's half. The edge holds both, and goes on alone."""
@@ -156,17 +167,11 @@ def cut_edge_of(
     stream = parts.edge.stream(policy, backend="cpu", threads=threads)
     assert isinstance(stream, CpuStream)
     first = FirstHalf(stream, rest.size, parts.edge_macs_share)
-    if connect is None:
+    if uplink is None:
         return CutEdge(first, Edge(rest, device, None, **options), device)
-    link = _link(connect, parts.cloud, late, rest.task, camera=camera, token=token, seed=seed)
+    link = uplink.link(parts.cloud, late, rest.task)
     proxy = Proxy(link, device, MapCoder(rest.maps, rest.size, precision))
     return CutEdge(first, Edge(rest, device, proxy, **options), device)
-
-
-def _link(connect: Connect, net: Net, policy: Policy, task: Meaning, **words: Any) -> Link:
-    if task.name not in TASKS:
-        raise InputError(f"task {task.name}: a server knows only {', '.join(TASKS)}")
-    return Link(connect, program=served_as(net), policy=policy_words(policy), task=task.name, **words)
 
 
 class RemoteStream:
@@ -175,13 +180,15 @@ class RemoteStream:
     Its connection lives in a thread beside the caller's. Close it, or use it in a `with`.
     """
 
-    def __init__(self, net: Net, server: str, token: str, *, policy: Policy, **options: Any) -> None:
+    def __init__(
+        self, net: Net, server: str, token: str, *, policy: Policy, camera: str = "camera", **options: Any
+    ) -> None:
         connect, secret = reached(server, token)
         self._machine = ThisMachine()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="remote", daemon=True)
         self._thread.start()
-        self.edge = self._await(self._made(net, connect, policy=policy, token=secret, **options))
+        self.edge = self._await(self._made(net, Uplink(connect, secret, camera), policy=policy, **options))
 
     def __call__(self, picture: Image) -> Answer:
         return self._await(self.edge(picture))
@@ -208,8 +215,8 @@ class RemoteStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def _made(self, net: Net, connect: Connect, **options: Any) -> Edge:
-        return edge_of(net, self._machine, connect, **options)
+    async def _made(self, net: Net, uplink: Uplink, **options: Any) -> Edge:
+        return edge_of(net, self._machine, uplink, **options)
 
     def _await(self, what: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result()

@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from fluxcompile.runtime.moving_average import moving_average
 from fluxcompile.runtime.rate import LinkEstimate
 from fluxcompile.runtime.transport import BLOCK, CODECS, CRF, Image, Packet, Sender
 
-FADE = 0.8
-"""Weight of what was measured so far against one packet."""
 KEY_OF_BYTES = 8.0
 """How many times a key packet is larger than one that follows, before one was seen."""
 FAIR_MBPS = 20.0
@@ -24,8 +23,8 @@ class _Cost:
     ms_per_block: float
 
     def saw(self, blocks: float, num_bytes: float, took_ms: float) -> None:
-        self.bytes_per_block = FADE * self.bytes_per_block + (1 - FADE) * num_bytes / max(blocks, 1.0)
-        self.ms_per_block = FADE * self.ms_per_block + (1 - FADE) * took_ms / max(blocks, 1.0)
+        self.bytes_per_block = moving_average(self.bytes_per_block, num_bytes / max(blocks, 1.0))
+        self.ms_per_block = moving_average(self.ms_per_block, took_ms / max(blocks, 1.0))
 
 
 @dataclass(frozen=True)

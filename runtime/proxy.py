@@ -16,13 +16,12 @@ from fluxcompile.runtime.device import Device, Work
 from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.link import Link
 from fluxcompile.runtime.messages import Frame, Message, Received, Result, Skipped
+from fluxcompile.runtime.moving_average import moving_average
 from fluxcompile.runtime.schedule import Estimate
 from fluxcompile.runtime.sending import Coder
 from fluxcompile.runtime.transport import Packet
 
 log = logging.getLogger("fluxcompile")
-FADE = 0.8
-"""Weight of what was measured so far against one answer."""
 CROWDED = 0.5
 """Share of what a frame takes there, that it waits before, from which others are in its way."""
 HALVED_MS = 1000.0
@@ -123,9 +122,9 @@ class Proxy:
                 self._answered_ms = self._device.now_ms()
                 if asked.changed:
                     ratio = min(message.blocks / asked.changed, MOST_OFF)
-                    self._ratio = FADE * self._ratio + (1 - FADE) * ratio
+                    self._ratio = moving_average(self._ratio, ratio)
                 off_ms = abs(self._device.now_ms() - asked.began_ms - asked.expected_ms)
-                self._off_ms = FADE * self._off_ms + (1 - FADE) * off_ms
+                self._off_ms = moving_average(self._off_ms, off_ms)
                 self._settle(seq, message)
             case Skipped(seq, reason):
                 self._digests.pop(seq, None)

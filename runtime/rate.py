@@ -4,6 +4,8 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from fluxcompile.runtime.moving_average import moving_average
+
 RECENT = 5
 """Deliveries that the rate is the median of, by bytes: small ones say little, and one slow one changes nothing."""
 KNOWN_TO = 4
@@ -11,8 +13,6 @@ KNOWN_TO = 4
 PRUDENT_MBPS = 5.0
 SHORTEST_OVER = 50
 """Deliveries of which the quickest is taken for the round trip of an empty link."""
-FADE = 0.8
-"""Weight of the spread so far against one delivery."""
 UNKNOWN_MS = 50.0
 """A round trip before any was seen."""
 
@@ -61,7 +61,7 @@ class LinkEstimate:
         took_ms = now_ms - began_ms
         off_ms = abs(took_ms - self._undisturbed_ms(num_bytes)) if self._took else took_ms / 4
         self._took.append((num_bytes, took_ms))
-        self.spread_ms = FADE * self.spread_ms + (1 - FADE) * off_ms
+        self.spread_ms = moving_average(self.spread_ms, off_ms)
 
     def reset(self) -> None:
         """A new connection: nothing is under way, and the next deliveries say how it is."""

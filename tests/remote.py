@@ -1,7 +1,7 @@
 """A small net, its pictures, and edge and cloud of it on a virtual clock, with links that can be broken."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from fluxcompile import Frames, Policy, fluxcompile
 from fluxcompile.net import Net
-from fluxcompile.remote import checker, edge_of, served_as, worker_of
+from fluxcompile.remote import Uplink, checker, edge_of, served_as, worker_of
 from fluxcompile.runtime.channel import Channel
+from fluxcompile.runtime.cut_edge import CutEdge
 from fluxcompile.runtime.device import Work
-from fluxcompile.runtime.edge import Edge
+from fluxcompile.runtime.edge import Answer, Edge
 from fluxcompile.runtime.pool import LocalPool
 from fluxcompile.runtime.serve import Limits, Server
 from fluxcompile.runtime.worker import Worker
+from fluxcompile.testbed.clock import paced
 from fluxcompile.testbed.devices import Modelled
 from fluxcompile.testbed.network import Pipe, Shape, Trace, joined
 
 SIZE = (64, 96)
+FRAME_S = 1 / 30
 FAST = Trace.constant(100.0)
 MOVING = Policy(exact=False, residual=2.0, background=6.0, radius=16, anchor=True)
 EXACT = Policy()
@@ -122,8 +125,26 @@ def world(cloud_ms: float = 4.0, **limits: Any) -> World:
 
 async def camera(here: World, edge_ms: float = 80.0, **options: Any) -> Edge:
     """A camera whose connection is open."""
-    options = {"policy": MOVING, "token": "secret", "camera": "one", **options}
-    edge = edge_of(small_net(), Modelled(cost_ms(edge_ms)), here.connect, **options)
+    uplink = Uplink(here.connect, options.pop("token", "secret"), options.pop("camera", "one"), options.pop("seed", 0))
+    edge = edge_of(small_net(), Modelled(cost_ms(edge_ms)), uplink, **{"policy": MOVING, **options})
     assert edge.proxy is not None
     await asyncio.wait_for(edge.proxy.link.opened.wait(), 10.0)
     return edge
+
+
+async def play(edge: Edge | CutEdge, clip: Sequence[Any], every_s: float = FRAME_S) -> list[Answer]:
+    """The answers to pictures that come at a steady rate, or as soon as the last one is answered."""
+    answers = [await edge(picture) async for picture in paced(clip, every_s)]
+    assert [answer.seq for answer in answers] == list(range(answers[0].seq, answers[0].seq + len(clip)))
+    return answers
+
+
+def dense(clip: Sequence[Any]) -> list[Any]:
+    """What dense inference sees in pictures."""
+    net = small_net()
+    task = net.task()
+    return [task.decode([net.dense(picture)], SIZE).values[0] for picture in clip]
+
+
+def agreement(answers: Sequence[Answer], truth: Sequence[Any]) -> float:
+    return float(np.mean([(a.result.values[0] == t).mean() for a, t in zip(answers, truth, strict=True)]))

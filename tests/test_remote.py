@@ -17,7 +17,7 @@ import pytest
 from fluxcompile.errors import OptionError, ProtocolError, RefusedError
 from fluxcompile.identity import identity, is_loopback, parse_server, reached
 from fluxcompile.live import LivePage
-from fluxcompile.remote import RemoteStream, checker, edge_of
+from fluxcompile.remote import RemoteStream, Uplink, checker, edge_of
 from fluxcompile.runtime.channel import listen
 from fluxcompile.runtime.device import ThisMachine
 from fluxcompile.runtime.edge import Answer
@@ -57,8 +57,8 @@ async def listening(
 
 async def camera(port: int, machine: ThisMachine, **options: Any) -> Any:
     connect, secret = reached(f"127.0.0.1:{port}", TOKEN)
-    options = {"policy": MOVING, "camera": "one", "places": ("cloud",), **options}
-    edge = edge_of(small_net(), machine, connect, token=options.pop("token", secret), **options)
+    uplink = Uplink(connect, options.pop("token", secret), options.pop("camera", "one"))
+    edge: Any = edge_of(small_net(), machine, uplink, **{"policy": MOVING, "places": ("cloud",), **options})
     await asyncio.wait_for(edge.proxy.link.opened.wait(), 30)
     return edge
 
@@ -115,7 +115,7 @@ def test_what_a_server_refuses(program: Path) -> None:
                     found.append(str(edge.proxy.link.refused))
                     await edge.close()
             connect, _ = reached(f"127.0.0.1:{port}", TOKEN)
-            two = edge_of(small_net(), machine, connect, policy=MOVING, token=TOKEN, camera="two")
+            two = edge_of(small_net(), machine, Uplink(connect, TOKEN, "two"), policy=MOVING)
             answer = await two(pictures(1)[0])  # it answers by itself
             assert (answer.place, answer.fallback) == ("edge", False)
             await asyncio.sleep(0.3)
@@ -177,7 +177,7 @@ def test_tls_and_pins(program: Path, tmp_path: Path) -> None:
         server = Server(net.digest, [pool], token=who.secret, check=checker(net))
         listener, port = await listen(server.talk, context=who.context())
         connect, secret = reached(f"127.0.0.1:{port}", who.token(True))
-        edge = edge_of(net, machine, connect, policy=MOVING, token=secret, places=("cloud",))
+        edge = edge_of(net, machine, Uplink(connect, secret), policy=MOVING, places=("cloud",))
         await asyncio.wait_for(edge.proxy.link.opened.wait(), 30)  # type: ignore[union-attr]
         answer = await edge(pictures(1)[0])
         await edge.close()
@@ -248,7 +248,7 @@ def test_the_live_page(tmp_path: Path) -> None:
 
     async def main(machine: ThisMachine) -> dict[str, Any]:
         here = world()
-        edge = edge_of(small_net(), machine, here.connect, policy=MOVING, token=TOKEN, camera="one")
+        edge = edge_of(small_net(), machine, Uplink(here.connect, TOKEN, "one"), policy=MOVING)
         assert edge.proxy is not None
         await edge.proxy.link.opened.wait()
         edge.places = ("cloud",)

@@ -21,6 +21,7 @@ from fluxcompile.net import Net, Partition, load, load_partition
 from fluxcompile.options import parse_policy
 
 if TYPE_CHECKING:
+    from fluxcompile.remote import Uplink
     from fluxcompile.runtime.cut_edge import CutEdge
     from fluxcompile.runtime.edge import Answer, Edge
     from fluxcompile.runtime.video import Image
@@ -63,6 +64,7 @@ def edge(
 ) -> None:
     """Run NET.flux on a camera: here, or on the server, whichever answers first."""
     from fluxcompile.identity import reached
+    from fluxcompile.remote import Uplink
     from fluxcompile.runtime.device import ThisMachine
     from fluxcompile.runtime.newest import Newest
     from fluxcompile.runtime.video import probe
@@ -76,16 +78,15 @@ def edge(
         raise OptionError(f"--places is {places!r}; use edge, cloud or both")
     if server is not None and token is None:
         raise OptionError("--server needs --token, which `fluxcompile serve` prints")
-    connect, secret = reached(server, token) if server is not None and token is not None else (None, "")
     name, meaning = Path(camera).stem or camera, named_task(task)
+    uplink = Uplink(*reached(server, token), camera=name) if server is not None and token is not None else None
 
     async def main() -> list["Answer"]:
         machine = ThisMachine()
         options: dict[str, Any] = {
-            "policy": chosen, "token": secret, "task": meaning, "camera": name, "places": wanted,
-            "deadline_ms": deadline_ms, "threads": threads,
+            "policy": chosen, "task": meaning, "places": wanted, "deadline_ms": deadline_ms, "threads": threads,
         }  # fmt: skip
-        one = _opened(program if parts is None else parts, machine, connect, codec, (crf, coarser), options)
+        one = _opened(program if parts is None else parts, machine, uplink, codec, (crf, coarser), options)
         live = None
         if page is not None:
             from fluxcompile.live import LivePage
@@ -133,7 +134,7 @@ def edge(
 def _opened(
     what: "Net | Partition",
     machine: Any,
-    connect: Any,
+    uplink: "Uplink | None",
     codec: str | None,
     h264: tuple[int | None, int],
     options: dict[str, Any],
@@ -141,10 +142,10 @@ def _opened(
     from fluxcompile.remote import cut_edge_of, edge_of
 
     if isinstance(what, Net):
-        return edge_of(what, machine, connect, codec=codec or "auto", crf=h264[0], coarser=h264[1], **options)
+        return edge_of(what, machine, uplink, codec=codec or "auto", crf=h264[0], coarser=h264[1], **options)
     if h264 != (None, 0):
         raise OptionError("--crf, --coarser: of H.264; a net that is cut sends maps: use --codec fp32, fp16 or int8")
-    return cut_edge_of(what, machine, connect, precision=codec or "int8", **options)
+    return cut_edge_of(what, machine, uplink, precision=codec or "int8", **options)
 
 
 def summary(answers: "list[Answer]") -> dict[str, Any]:

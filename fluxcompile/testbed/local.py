@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
-from fluxcompile.remote import edge_of
+from fluxcompile.remote import Uplink, edge_of
 from fluxcompile.runtime.channel import tcp
 from fluxcompile.runtime.device import ThisMachine, Work
 from fluxcompile.runtime.edge import Answer
@@ -24,6 +24,7 @@ from fluxcompile.runtime.latency import BLOCK, fit
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.tasks import Task
 from fluxcompile.testbed.clips import Footage
+from fluxcompile.testbed.clock import paced
 from fluxcompile.testbed.devices import Beside
 from fluxcompile.testbed.local_cloud import beside
 from fluxcompile.testbed.network import Trace
@@ -59,19 +60,14 @@ async def play_for_real(
     """Edge here, a server behind a shaped link in a process of its own."""
     mine, others = cores()
     async with beside(program, TOKEN, trace, rtt_ms, others) as port:
-        edge = edge_of(net, machine, tcp("127.0.0.1", port), policy=policy, token=TOKEN, task=task, **options)
+        edge = edge_of(net, machine, Uplink(tcp("127.0.0.1", port), TOKEN), policy=policy, task=task, **options)
         assert edge.proxy is not None
         await asyncio.wait_for(edge.proxy.link.opened.wait(), 30.0)
-        loop, answers = asyncio.get_running_loop(), list[Answer]()
         with pinned(mine):
-            began = loop.time()
             try:
-                for number, picture in enumerate(clip.pictures):
-                    await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
-                    answers.append(await edge(picture))
+                return [await edge(picture) async for picture in paced(clip.pictures, 1 / clip.fps)]
             finally:
                 await edge.close()
-    return answers
 
 
 def cores() -> tuple[list[int], list[int]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fluxcompile.net import Net
 from fluxcompile.options import Policy
-from fluxcompile.remote import checker, edge_of, served_as, worker_of
+from fluxcompile.remote import Uplink, checker, edge_of, served_as, worker_of
 from fluxcompile.runtime.baselines import Baseline, Outcome
 from fluxcompile.runtime.channel import Channel
 from fluxcompile.runtime.device import LANES
@@ -24,7 +24,7 @@ from fluxcompile.runtime.rate import LinkEstimate
 from fluxcompile.runtime.serve import Limits, Server
 from fluxcompile.tasks import Task
 from fluxcompile.testbed.clips import Footage
-from fluxcompile.testbed.clock import run_virtually
+from fluxcompile.testbed.clock import paced, run_virtually
 from fluxcompile.testbed.devices import Beside, Modelled, costs
 from fluxcompile.testbed.network import Shape, Trace, joined
 
@@ -104,15 +104,14 @@ async def _ours(
 
         device = Modelled(costs(setting.edge, setting.beside_edge), setting.edge_lanes)
         edge = edge_of(
-            net, device, connect, policy=policy, token=TOKEN, task=task, camera=str(index), seed=index,
+            net, device, Uplink(connect, TOKEN, str(index), index), policy=policy, task=task,
             profiles=(setting.edge, setting.cloud), **options,
         )  # fmt: skip
         assert edge.proxy is not None
         await edge.proxy.link.opened.wait()
         await asyncio.sleep(_phase_s(index, len(clips), clip))
         results, began = [], loop.time()
-        for number, picture in enumerate(clip.pictures):
-            await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
+        async for picture in paced(clip.pictures, 1 / clip.fps):
             answer = await edge(picture)
             results.append(answer.result)
             run.saw(answer.latency_ms, clip.fps, answer.hit_ratio, answer.place, answer.sent_bytes)
@@ -138,10 +137,9 @@ async def _baseline(make: Callable[[], Baseline], task: Task, clips: Sequence[Fo
         up, down = (Shape(setting.trace, setting.rtt_ms, setting.start_s + index * setting.offset_s) for _ in range(2))
         device = Modelled(costs(setting.edge, setting.beside_edge))
         await asyncio.sleep(_phase_s(index, len(clips), clip))
-        results, began = [], loop.time()
-        for number, picture in enumerate(clip.pictures):
-            await asyncio.sleep(max(0.0, began + number / clip.fps - loop.time()))
-            start = loop.time()
+        results, began = list[Any](), loop.time()
+        async for picture in paced(clip.pictures, 1 / clip.fps):
+            number, start = len(results), loop.time()
             now = link.seen(1000 * start)
             seen = replace(now, mbps=min(now.mbps, setting.trace.mean_mbps))
             steps, given, sent_bytes = baseline.step(picture, seen), None, 0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fluxcompile import Frames, OptionError, Policy, fluxcompile
 from fluxcompile.errors import InputError, TransportError
 from fluxcompile.net import Partition
-from fluxcompile.remote import checker, cut_edge_of, half_camera_of, policy_words, require_servable, worker_of
+from fluxcompile.remote import Uplink, checker, cut_edge_of, half_camera_of, policy_words, require_servable, worker_of
 from fluxcompile.runtime.codecs import Choice
 from fluxcompile.runtime.cut_edge import CutEdge
 from fluxcompile.runtime.edge import Answer
@@ -23,10 +23,9 @@ from fluxcompile.runtime.messages import Frame, Result, Skipped
 from fluxcompile.runtime.transport import Packet
 from fluxcompile.testbed.clock import run_virtually
 from fluxcompile.testbed.devices import Modelled
-from tests.remote import EXACT, SIZE, World, cost_ms, pictures, served, small_net
+from tests.remote import EXACT, SIZE, World, agreement, cost_ms, dense, pictures, play, served, small_net
 
 SPARSE = Policy(exact=False, residual=0.5)
-FRAME_S = 1 / 30
 
 
 @lru_cache(maxsize=1)
@@ -41,27 +40,11 @@ def world(cloud_ms: float = 4.0) -> World:
 
 
 async def camera(here: World, edge_ms: float = 80.0, **options: Any) -> CutEdge:
-    options = {"policy": SPARSE, "token": "secret", **options}
-    edge = cut_edge_of(halves(), Modelled(cost_ms(edge_ms)), here.connect, **options)
+    uplink = Uplink(here.connect, "secret")
+    edge = cut_edge_of(halves(), Modelled(cost_ms(edge_ms)), uplink, **{"policy": SPARSE, **options})
     assert edge.proxy is not None
     await asyncio.wait_for(edge.proxy.link.opened.wait(), 10.0)
     return edge
-
-
-async def play(edge: CutEdge, clip: Sequence[Any], every_s: float = FRAME_S) -> list[Answer]:
-    loop, answers = asyncio.get_running_loop(), []
-    began = loop.time()
-    for index, picture in enumerate(clip):
-        await asyncio.sleep(max(0.0, began + index * every_s - loop.time()))
-        answers.append(await edge(picture))
-    return answers
-
-
-def agreement(answers: Sequence[Answer], clip: Sequence[Any]) -> float:
-    net = small_net()
-    task = net.task()
-    truth = [task.decode([net.dense(picture)], SIZE).values[0] for picture in clip]
-    return float(np.mean([(a.result.values[0] == t).mean() for a, t in zip(answers, truth, strict=True)]))
 
 
 @pytest.mark.parametrize("places", [("edge",), ("cloud",), ("edge", "cloud")])
@@ -75,9 +58,9 @@ def test_exact_is_exact_wherever_the_second_half_runs(places: tuple[str, ...]) -
         return answers
 
     answers = run_virtually(main())
-    assert agreement(answers, clip) == 1.0
+    assert agreement(answers, dense(clip)) == 1.0
     assert {answer.place for answer in answers} <= set(places)
-    assert agreement(answers[::-1], clip) < 1.0
+    assert agreement(answers[::-1], dense(clip)) < 1.0
     assert [answer.seq for answer in answers] == list(range(8))
 
 
@@ -91,7 +74,7 @@ def test_changed_tiles_cross() -> None:
         return answers
 
     answers = run_virtually(main())
-    assert agreement(answers[:-1], clip) > 0.95
+    assert agreement(answers[:-1], dense(clip)) > 0.95
     first, *others, still = answers
     assert max(answer.sent_bytes for answer in others) < first.sent_bytes / 2
     assert first.work_share == 1.0
@@ -158,7 +141,7 @@ def test_a_server_lost_in_the_middle_of_a_frame() -> None:
     assert {answer.place for answer in answers[10:20]} == {"edge"}
     assert answers[-1].place == "cloud"
     assert here.server.counts.resumed == 1
-    assert agreement(answers, clip) == 1.0
+    assert agreement(answers, dense(clip)) == 1.0
 
 
 def test_a_server_that_begins_anew_is_sent_everything() -> None:
@@ -179,7 +162,7 @@ def test_a_server_that_begins_anew_is_sent_everything() -> None:
     assert here.server.counts.resumed == 0
     assert answers[8].sent_bytes == pytest.approx(answers[0].sent_bytes, rel=0.2)
     assert answers[-1].place == "cloud"
-    assert agreement(answers, clip) == 1.0
+    assert agreement(answers, dense(clip)) == 1.0
 
 
 def test_a_packet_that_is_lost_asks_for_a_key() -> None:
@@ -207,7 +190,7 @@ def test_a_packet_that_is_lost_asks_for_a_key() -> None:
     assert answers[4].fallback
     assert here.server.counts.skipped == {"key": 1}
     assert answers[-1].place == "cloud"
-    assert agreement(answers, clip) == 1.0
+    assert agreement(answers, dense(clip)) == 1.0
 
 
 async def _packets(clip: Sequence[Any]) -> list[Packet]:

@@ -1,7 +1,7 @@
 """Edge and cloud on a virtual clock: every picture gets one answer, whatever happens to the link or the server."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from fluxcompile import Policy
 from fluxcompile.errors import InputError
 from fluxcompile.remote import camera_of, policy_words
-from fluxcompile.runtime.edge import Answer, Edge
+from fluxcompile.runtime.edge import Answer
 from fluxcompile.runtime.messages import VERSION, Frame, Hello, Received, encode
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.protocol import EdgeEnd
@@ -18,30 +18,21 @@ from fluxcompile.runtime.transport import Sender
 from fluxcompile.testbed.clock import run_virtually
 from fluxcompile.testbed.devices import Modelled
 from fluxcompile.testbed.network import Shape, Trace
-from tests.remote import EXACT, MOVING, SIZE, World, camera, cost_ms, pictures, served, small_net, world
-
-FRAME_S = 1 / 30
-
-
-async def play(edge: Edge, clip: Sequence[Any], every_s: float = FRAME_S) -> list[Answer]:
-    """The answers to pictures that come at a steady rate, or as soon as the last one is answered."""
-    loop, answers = asyncio.get_running_loop(), []
-    began = loop.time()
-    for index, picture in enumerate(clip):
-        await asyncio.sleep(max(0.0, began + index * every_s - loop.time()))
-        answers.append(await edge(picture))
-    assert [answer.seq for answer in answers] == list(range(answers[0].seq, answers[0].seq + len(clip)))
-    return answers
-
-
-def dense(clip: Sequence[Any]) -> list[Any]:
-    net = small_net()
-    task = net.task()
-    return [task.decode([net.dense(picture)], SIZE).values[0] for picture in clip]
-
-
-def agreement(answers: Sequence[Answer], truth: Sequence[Any]) -> float:
-    return float(np.mean([(a.result.values[0] == t).mean() for a, t in zip(answers, truth, strict=True)]))
+from tests.remote import (
+    EXACT,
+    MOVING,
+    SIZE,
+    World,
+    agreement,
+    camera,
+    cost_ms,
+    dense,
+    pictures,
+    play,
+    served,
+    small_net,
+    world,
+)
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fluxcompile.errors import OptionError, ProtocolError
-from fluxcompile.remote import checker, policy_of, policy_words, worker_of
+from fluxcompile.remote import checker, policy_from_words, policy_words, worker_of
 from fluxcompile.runtime.camera import moved
 from fluxcompile.runtime.messages import Frame, Received, Result, Skipped
 from fluxcompile.runtime.transport import Sender
@@ -141,7 +141,7 @@ def test_pictures_that_do_not_fit() -> None:
 
 def test_policies_cross_the_wire() -> None:
     for policy in (EXACT, MOVING):
-        assert policy_of(policy_words(policy)) == policy
+        assert policy_from_words(policy_words(policy)) == policy
     check = checker(small_net())
     assert check(policy_words(MOVING), "segment") is None
     assert "no limit" not in str(check('{"radius": -1, "exact": false}', "segment"))

@@ -17,6 +17,7 @@ def fluxcompile(
     policy: Policy | str | None = None,
     without: Sequence[str] = (),
     attention: str = "exact",
+    outputs: Sequence[str] = (),
 ) -> Net:
     """Compile a vision model for video.
 
@@ -27,8 +28,13 @@ def fluxcompile(
     policy: the default policy of the net's streams, also in words ("video"); exact when not given.
     without: names of passes to leave out (see `pass_names()`); results stay equal.
     attention: how global attention is recomputed, "exact", "incremental" or "active" (see `cache_attention`).
+    outputs: values of an .onnx file by name, where it is to end instead of at its own outputs: before a suppression of
+        boxes, say, whose result has no shape of its own.
 
     Raises CaptureError for a model that cannot be captured, OptionError for a setting that means nothing.
     """
     wanted = Policy() if policy is None else policy_of(policy)
-    return Net(compile_model(model, example, frames=frames, policy=wanted, without=without, attention=attention))
+    program = compile_model(
+        model, example, frames=frames, policy=wanted, without=without, attention=attention, outputs=outputs
+    )
+    return Net(program)

@@ -100,13 +100,14 @@ def compile_model(
     policy: Policy,
     without: Sequence[str],
     attention: str,
+    outputs: Sequence[str],
 ) -> Program:
     """The program of a model; see `fluxcompile`."""
     unknown = [w for w in without if w not in pass_names()]
     if unknown:
         raise OptionError(f"without: no pass is called {', '.join(unknown)}; there are {', '.join(pass_names())}")
     log.setLevel(log_level())
-    captured = capture(model, example)
+    captured = capture(model, example, outputs)
     run = _Runner(set(without), {"attention": attention, "frames": frames})
     run(captured, "captured", CAPTURED)
     return _compiled(captured, run, captured.meta["template"], frames=frames, policy=policy)

@@ -55,18 +55,19 @@ def net_of(
     text: str,
     shapes: Sequence[tuple[int, ...]] | None = None,
     pixels: str | None = None,
-    without: Sequence[str] = (),
-    attention: str = "exact",
+    **options: Any,
 ) -> Any:
-    """Return a compiled net; `pixels` None means that it takes tensors, "auto" what the source is known to want."""
+    """Return a compiled net; `pixels` None means that it takes tensors, "auto" what the source is known to want.
+
+    options: as of `fluxcompile`.
+    """
     if text.endswith(".flux"):
-        if shapes or without or attention != "exact":
-            raise SourceError(
-                f"{text}: is compiled already; --example, --without and --attention belong to `fluxcompile compile`"
-            )
+        if shapes or options:
+            given = ", ".join(f"--{name}" for name in [*(["example"] if shapes else []), *options])
+            raise SourceError(f"{text}: is compiled already; {given} belong to `fluxcompile compile`")
         path = _file(text)
         return _compiler("load")(path)
-    return compile_model(text, find(text), shapes, pixels, without, attention)
+    return compile_model(text, find(text), shapes, pixels, **options)
 
 
 def compile_model(
@@ -74,8 +75,7 @@ def compile_model(
     model: "Model",
     shapes: Sequence[tuple[int, ...]] | None = None,
     pixels: str | None = None,
-    without: Sequence[str] = (),
-    attention: str = "exact",
+    **options: Any,
 ) -> Any:
     """Return the compiled net of what `text` stands for."""
     shapes = shapes or model.shapes
@@ -84,7 +84,7 @@ def compile_model(
     example = _example(shapes) if shapes else None
     name = model.pixels if pixels == "auto" else pixels
     frames = None if name is None else PIXELS[name]
-    return _compiler("fluxcompile")(model.module, example, frames=frames, without=tuple(without), attention=attention)
+    return _compiler("fluxcompile")(model.module, example, frames=frames, **options)
 
 
 def find(text: str) -> Model:

@@ -11,7 +11,7 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
@@ -36,13 +36,16 @@ MAY_ALIAS = {"reshape", "flatten", "contiguous", "to", "dropout", "chunk", "spli
 Source = nn.Module | ExportedProgram | str | Path
 
 
-def capture(source: Source, example: Any = None) -> GraphModule:
+def capture(source: Source, example: Any = None, outputs: Sequence[str] = ()) -> GraphModule:
     """The captured graph of a model; `meta` holds the output `template`, input names and the fake mode.
 
-    `example`: the tensors the model is called with (a tensor, a tuple, or for files nothing). Raises CaptureError.
+    `example`: the tensors the model is called with (a tensor, a tuple, or for files nothing). `outputs`: values of an
+    .onnx file to end at. Raises CaptureError.
     """
+    if outputs and not (isinstance(source, str | Path) and Path(source).suffix == ".onnx"):
+        raise CaptureError("outputs: names values of an .onnx file; a module says itself what it returns")
     with _quiet():
-        program = _exported(source, example)
+        program = _exported(source, example, outputs)
         if not _is_plain(program):
             program = program.run_decompositions({})
     module = _unlifted(program)
@@ -63,11 +66,11 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _exported(source: Source, example: Any) -> ExportedProgram:
+def _exported(source: Source, example: Any, outputs: Sequence[str]) -> ExportedProgram:
     if isinstance(source, ExportedProgram):
         return source
     if isinstance(source, str | Path):
-        return _load_file(Path(source), example)
+        return _load_file(Path(source), example, outputs)
     if not isinstance(source, nn.Module):
         raise CaptureError(f"cannot compile a {type(source).__name__}; pass an nn.Module, an ExportedProgram or a path")
     program = _export(source, example)
@@ -75,7 +78,7 @@ def _exported(source: Source, example: Any) -> ExportedProgram:
     return program
 
 
-def _load_file(path: Path, example: Any) -> ExportedProgram:
+def _load_file(path: Path, example: Any, outputs: Sequence[str]) -> ExportedProgram:
     if not path.is_file():
         raise CaptureError(f"{path}: no such file")
     if path.suffix == ".onnx":
@@ -83,7 +86,8 @@ def _load_file(path: Path, example: Any) -> ExportedProgram:
 
         shapes = None if example is None else [tuple(t.shape) for t in _as_tuple(example)]
         named = _onnx_shapes(path, shapes) if shapes else None
-        return _export(import_onnx(path, shapes=named), example_inputs(path, shapes=named))
+        module = import_onnx(path, shapes=named, outputs=outputs)
+        return _export(module, example_inputs(path, shapes=named))
     if path.suffix == ".pt2":
         try:
             program = torch.export.load(path)

@@ -10,7 +10,6 @@ from torch.fx import Node
 
 from fluxcompile.geometry import Layout, Window
 
-
 MOST_CHANNELS = 4
 """Of an image whose channels are the last dimension."""
 

@@ -64,7 +64,14 @@ class _Importer:
         graph = self.model.graph
         for name, (shape, dtype) in inputs.items():
             self.values[name] = self.recorder.input(name, shape, dtype)  # type: ignore[assignment]  # a Value acts as one
-        wanted = list(outputs or (value.name for value in graph.output))
+        own = [value.name for value in graph.output]
+        wanted = list(outputs or own)
+        made = {name for node in graph.node for name in node.output}
+        unknown = [name for name in wanted if name not in (*made, *own)]
+        if unknown:
+            raise OnnxImportError(
+                f"outputs: no value is called {', '.join(unknown)}; the file's own are {', '.join(own)}"
+            )
         with torch.no_grad():
             self.run(graph, wanted)
             results = tuple(self.value(name, "the output") for name in wanted)
@@ -132,15 +139,18 @@ class _Importer:
     def operator(self, node: onnx.NodeProto) -> Operator:
         if node.domain in ("", "ai.onnx"):
             if node.op_type in OUTSIDE:
-                raise OnnxImportError(
-                    f"{OUTSIDE[node.op_type]} has no static graph; cut the model before it: outputs=[...]"
-                )
+                raise OnnxImportError(f"{OUTSIDE[node.op_type]} has no static graph; {self.cut_before(node)}")
             if node.op_type in OPERATORS:
                 return OPERATORS[node.op_type]
         raise OnnxImportError(
-            f"unknown operator {node.op_type!r} of domain {node.domain or 'ai.onnx'!r}; "
-            "re-export without it, or cut the model before it: outputs=[...]"
+            f"unknown operator {node.op_type!r} of domain {node.domain or 'ai.onnx'!r}; re-export without it, or "
+            f"{self.cut_before(node)}"
         )
+
+    def cut_before(self, node: onnx.NodeProto) -> str:
+        """Advice: the values that are computed and the node reads."""
+        names = [name for name in node.input if name in self.maker]
+        return f"end the model before it: outputs={names}" if names else "end the model before it, by outputs=[...]"
 
     def name_operands(self, bound: inspect.BoundArguments) -> None:
         """A constant that the exporter gave a number for a name is called after its role: `model.9.cv1.conv.weight`."""

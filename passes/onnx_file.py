@@ -74,7 +74,7 @@ def _type(value: onnx.ValueInfoProto) -> torch.dtype:
 def _shape(value: onnx.ValueInfoProto, given: Sequence[int] | None) -> tuple[int, ...]:
     tensor = value.type.tensor_type
     dims = list(tensor.shape.dim)
-    advice = f"pass shapes={{{value.name!r}: (...)}}"
+    advice = "give an example of the shape it is to have, like torch.zeros(1, 3, 640, 640)"
     if given is not None:
         if tensor.HasField("shape") and len(given) != len(dims):
             raise OnnxImportError(

@@ -103,10 +103,11 @@ def test_options_reach_the_compiler(here: Path, monkeypatch: pytest.MonkeyPatch)
         return "net"
 
     monkeypatch.setattr(sources, "_compiler", lambda name: compiler)
-    assert net_of("flux_source_example:net", [(1, 3, 8, 8)], "imagenet", ["fold_batch_norm"], "active") == "net"
+    options = {"without": ["fold_batch_norm"], "attention": "active"}
+    assert net_of("flux_source_example:net", [(1, 3, 8, 8)], "imagenet", **options) == "net"
     assert asked["attention"] == "active"
     assert asked["frames"] == sources.IMAGENET
-    assert asked["without"] == ("fold_batch_norm",)
+    assert asked["without"] == ["fold_batch_norm"]
     assert tuple(asked["example"].shape) == (1, 3, 8, 8)
     assert net_of("flux_source_example:net", [(1, 3, 8, 8), (1, 2)], None) == "net"
     assert asked["frames"] is None

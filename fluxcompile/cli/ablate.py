@@ -85,7 +85,7 @@ def ablate(
             progress.update(task, description=f"{short(model)} without {what}" if what else "", completed=done)
 
         def compiler(without: Any) -> Any:
-            return sources.compile_model(model, found, shapes, None, without)
+            return sources.compile_model(model, found, shapes, None, without=without)
 
         result = _ablate.ablate(short(model), compiler, names, plan, on_row=on_row)
     plain = result.to_json()

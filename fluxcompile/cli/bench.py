@@ -209,7 +209,7 @@ def _opened(model: str, example: str | None, without: str | None) -> tuple[Any, 
         return opened_net(model, example, without, None), None
     with console.status(f"compiling {model}"):
         found = sources.find(model)
-        return sources.compile_model(model, found, shapes_of(example), None, words(without)), found.module
+        return sources.compile_model(model, found, shapes_of(example), None, without=words(without)), found.module
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from fluxcompile.cli.shared import (
+    AttentionOption,
     ExampleOption,
     JsonOption,
     ModelArgument,
@@ -15,6 +16,7 @@ from fluxcompile.cli.shared import (
     console,
     opened_net,
     print_json,
+    words,
 )
 
 
@@ -24,13 +26,14 @@ def compile_(
     example: ExampleOption = None,
     without: WithoutOption = None,
     pixels: PixelsOption = None,
-    attention: Annotated[
-        str, typer.Option(help="How global attention is recomputed: exact, incremental or active.")
-    ] = "exact",
+    attention: AttentionOption = None,
+    outputs: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of an .onnx file: the values to end at, not its outputs.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile MODEL and save the program. With --pixels it takes camera frames, without it tensors."""
-    net = opened_net(model, example, without, pixels, attention)
+    net = opened_net(model, example, without, pixels, attention=attention, outputs=words(outputs))
     output.parent.mkdir(parents=True, exist_ok=True)
     net.save(output)
     explained = net.explain().to_json()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fluxcompile import options
 from fluxcompile.cli.shared import (
+    AttentionOption,
     ExampleOption,
     JsonOption,
     ModelArgument,
@@ -38,14 +39,14 @@ def export(
     keep: Annotated[
         str, typer.Option(help="Layers or modules that stay float32 in any precision: model.23,conv2d_4.")
     ] = "",
-    attention: Annotated[str, typer.Option(help="exact, incremental or active.")] = "exact",
+    attention: AttentionOption = None,
     example: ExampleOption = None,
     without: WithoutOption = None,
     pixels: PixelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write MODEL as a bundle that builds and runs on a target with TensorRT."""
-    net = opened_net(model, example, without, pixels, attention)
+    net = opened_net(model, example, without, pixels, attention=attention)
     with console.status(f"exporting to {target}"):
         manifest = net.export(
             target,

@@ -27,6 +27,9 @@ ExampleOption = Annotated[
     typer.Option(metavar="SHAPE", help="Shape of the input, 1x3x640x640; several with commas. Files know theirs."),
 ]
 WithoutOption = Annotated[str | None, typer.Option(metavar="A,B", help="Passes to leave out, by name.")]
+AttentionOption = Annotated[
+    str | None, typer.Option(help="How global attention is recomputed: exact (the default), incremental or active.")
+]
 PixelsOption = Annotated[
     str | None,
     typer.Option(metavar="HOW", help="How camera pixels become input: unit (0 to 1), imagenet, raw (0 to 255), auto."),
@@ -61,15 +64,15 @@ def words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def opened_net(
-    model: str, example: str | None, without: str | None, pixels: str | None, attention: str = "exact"
-) -> Any:
+def opened_net(model: str, example: str | None, without: str | None, pixels: str | None, **options: Any) -> Any:
+    """Return the net that MODEL stands for; options that were not given are not passed on."""
     from fluxcompile import sources
 
     if pixels is not None and pixels not in (*sources.PIXELS, "auto"):
         raise OptionError(f"--pixels is {pixels!r}; use one of {', '.join(sources.PIXELS)}, auto")
     with console.status(f"compiling {model}"):
-        return sources.net_of(model, shapes_of(example), pixels, words(without), attention)
+        given = {name: value for name, value in {"without": words(without), **options}.items() if value}
+        return sources.net_of(model, shapes_of(example), pixels, **given)
 
 
 def opened_for_frames(
@@ -85,7 +88,7 @@ def opened_for_frames(
     with console.status(f"compiling {model}"):
         found = sources.find(model)
         name = found.pixels if pixels == "auto" else pixels
-        net = sources.compile_model(model, found, shapes_of(example), name, words(without))
+        net = sources.compile_model(model, found, shapes_of(example), name, without=words(without))
     return net, found.module, sources.PIXELS[name]
 
 

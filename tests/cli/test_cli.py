@@ -34,8 +34,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Make every model a fake net; return what the command asked the compiler for."""
     calls: list[Any] = []
 
-    def net_of(*arguments: Any) -> FakeNet:
-        calls.append(arguments)
+    def net_of(*arguments: Any, **options: Any) -> FakeNet:
+        calls.append((*arguments, options))
         return FakeNet()
 
     monkeypatch.setattr(sources, "net_of", net_of)
@@ -83,7 +83,7 @@ def test_run_compares_and_writes(clip: Path, asked: list[Any], tmp_path: Path) -
     assert found["files"] == [str(video), str(page)]
     assert probe(video).num_frames == 8
     assert "data:video/mp4" in page.read_text()
-    assert asked == [("net.onnx", None, "auto", [], "exact")]
+    assert asked == [("net.onnx", None, "auto", {})]
 
 
 def test_run_is_exact_unless_told(clip: Path, asked: list[Any]) -> None:
@@ -149,7 +149,7 @@ def test_compile(asked: list[Any], tmp_path: Path) -> None:
     assert path.read_bytes() == b"program"
     expected = {"layers": 2, "total_macs": 1000, "blocked_mac_share": 0.9, "bytes": 7}
     assert {key: found[key] for key in expected} == expected
-    assert asked == [("pkg:net", [(1, 3, 64, 96), (1, 2)], "unit", ["a", "b"], "incremental")]
+    assert asked == [("pkg:net", [(1, 3, 64, 96), (1, 2)], "unit", {"without": ["a", "b"], "attention": "incremental"})]
     assert "64x96x3" in call("compile", "pkg:net", "-o", path).stderr
 
 
@@ -201,7 +201,7 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
 def test_output_that_cannot_be_written(tmp_path: Path, asked: list[Any]) -> None:
     (tmp_path / "file").write_text("")
     code = "import sys; from fluxcompile import cli, sources; from tests.fake_net import FakeNet\n"
-    code += "sources.net_of = lambda *arguments: FakeNet(); cli.main()"
+    code += "sources.net_of = lambda *arguments, **options: FakeNet(); cli.main()"
     line = [sys.executable, "-c", code, "compile", "m:n", "-o", str(tmp_path / "file" / "net.flux")]
     done = subprocess.run(line, cwd=REPO, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
@@ -223,7 +223,7 @@ def test_net_that_takes_no_video(
 ) -> None:
     net = FakeNet()
     net.input_shapes = shapes
-    monkeypatch.setattr(sources, "net_of", lambda *arguments: net)
+    monkeypatch.setattr(sources, "net_of", lambda *arguments, **options: net)
     result = CliRunner().invoke(cli.app, ["run", str(clip), "-m", "net.onnx"])
     assert message in str(result.exception)
 

@@ -74,7 +74,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     net = FakeNet()
     monkeypatch.setattr(sources, "find", lambda text: Model(net.module, None))
-    monkeypatch.setattr(sources, "compile_model", lambda *arguments: net)
+    monkeypatch.setattr(sources, "compile_model", lambda *arguments, **options: net)
     monkeypatch.setattr(pipeline, "pass_names", lambda: ["fold_batch_norm", "gate_changes"])
     line = ["ablate", "net", "--passes", "--rounds", "1", "-o", str(tmp_path)]
     result = CliRunner().invoke(cli.app, [*line, "--json"])

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
+from fluxcompile.errors import CaptureError
+from fluxcompile.ir import text
+from fluxcompile.passes.capture import capture
 from fluxcompile.passes.import_onnx import OPERATORS, OnnxImportError, example_inputs, import_onnx
 from fluxcompile.passes.onnx_file import OLDEST_OPSET
 
@@ -810,6 +813,26 @@ def test_weights_listed_as_inputs_and_a_cut() -> None:
     assert calls(import_onnx(model, outputs=["c"])) == ["conv2d"]
 
 
+def test_a_cut_where_nothing_is() -> None:
+    with pytest.raises(OnnxImportError, match="no value is called z; the file's own are"):
+        import_onnx(named_model(), outputs=["z"])
+
+
+def test_a_suppression_is_cut_off(tmp_path: Path) -> None:
+    boxes, most = random(1, 8, 4), np.array([3])
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["scores"]),
+        helper.make_node("NonMaxSuppression", ["boxes", "scores", "most"], ["y"]),
+    ]
+    path = tmp_path / "with_nms.onnx"
+    onnx.save(model_of(nodes, {"x": random(1, 1, 8)}, ["y"], {"boxes": boxes, "most": most}), path)
+    with pytest.raises(OnnxImportError, match=r"no static graph; end the model before it: outputs=\['scores'\]"):
+        capture(path)
+    assert "sigmoid" in text(capture(path, outputs=["scores"]))
+    with pytest.raises(CaptureError, match="outputs: names values of an"):
+        capture(nn.ReLU().eval(), torch.zeros(1, 3, 4, 4), outputs=["scores"])
+
+
 def test_nodes_out_of_order() -> None:
     model = named_model()
     nodes = list(reversed(model.graph.node))
@@ -834,7 +857,7 @@ def test_dynamic_shapes() -> None:
     assert example_inputs(dynamic_model(4, 3, 32, 32), {"x": (1, 3, 9, 9)})[0].shape == (1, 3, 9, 9)
     module = import_onnx(dynamic_model("n", 3, "h", "w"), shapes={"x": (1, 3, 5, 6)})
     assert torch.export.export(module, (torch.zeros(1, 3, 5, 6),), strict=False)
-    with pytest.raises(OnnxImportError, match=r"input 'x': axis 2 \(h\) is dynamic.*shapes=\{'x': "):
+    with pytest.raises(OnnxImportError, match=r"input 'x': axis 2 \(h\) is dynamic.*give an example"):
         import_onnx(dynamic_model("n", 3, "h", "w"))
     with pytest.raises(OnnxImportError, match="rank 4"):
         example_inputs(dynamic_model("n", 3, "h", "w"), {"x": (3, 5)})
@@ -844,7 +867,7 @@ def test_dynamic_shapes() -> None:
 
 REFUSED = [
     ("unknown operator 'Bogus' of domain 'ai.onnx'", "Bogus", [X], [], {}),
-    ("/block/Loop .*: a loop has no static graph; cut", "Loop", [X], [], {}),
+    ("/block/Loop .*: a loop has no static graph; end", "Loop", [X], [], {}),
     ("NonMaxSuppression.*depends on the data has no static graph", "NonMaxSuppression", [X, X], [], {}),
     ("NonZero.*depends on the data", "NonZero", [X], [], {}),
     ("shape of Reshape depends on the data", "Reshape", [X, ints(1, -1)], [], {}),

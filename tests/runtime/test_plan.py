@@ -568,7 +568,9 @@ def test_a_model_that_takes_its_channels_last(frames: Frames | None) -> None:
         for _ in range(3):
             assert_matches(as_tensors(stream(frame)), as_tensors(net.dense(frame)))
             frame = frame.copy()
-            frame[(..., slice(4, 8), slice(0, 5)) if shape[0] == 3 else (..., slice(4, 8), slice(0, 5), slice(None))] += 1
+            frame[
+                (..., slice(4, 8), slice(0, 5)) if shape[0] == 3 else (..., slice(4, 8), slice(0, 5), slice(None))
+            ] += 1
         assert stream.stats.work_share < 0.7
 
 

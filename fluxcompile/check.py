@@ -3,35 +3,37 @@
 A check that cannot be made here is told as skipped, with the reason; it proves nothing then.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fluxcompile import checks
 from fluxcompile.bundle import MANIFEST, read_manifest
 from fluxcompile.check_precision import precision_holds
-from fluxcompile.checks import Case, Failed, Skipped
+from fluxcompile.checks import Case, Failed, Found, Skipped
 from fluxcompile.errors import FluxError, OptionError, in_a_line
 
 
 @dataclass(frozen=True)
 class Check:
-    """`run` returns what it found, or raises Failed or Skipped."""
+    """`run` returns what it found, or raises Failed or Skipped. of_target: it looks beyond graph and scripts."""
 
     name: str
     proves: str
-    run: Callable[[Case], str]
+    run: Callable[[Case], str | Found]
+    of_target: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """`passed` is None for a check that was skipped; `detail` says what was found, or why not."""
+    """`passed` is None for a check that was skipped; `detail` says what was found, or why not, `figures` in numbers."""
 
     name: str
     passed: bool | None
     proves: str
     detail: str
+    figures: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +55,7 @@ def check(
     case = Case(Path(folder), None if clip is None else Path(clip), bindings or {}, task)
     if not (case.folder / MANIFEST).is_file():
         read_manifest(case.folder)  # refuses what is no bundle at all
-    known = [*CHECKS, *_of_this_case(case)]
+    known = checks_of(case.folder, case.bindings)
     unknown = set(only) - {c.name for c in known}
     if unknown:
         raise OptionError(
@@ -64,28 +66,30 @@ def check(
 
 def _made(one: Check, case: Case) -> Result:
     try:
-        return Result(one.name, True, one.proves, one.run(case))
+        found = one.run(case)
+        found = Found(found) if isinstance(found, str) else found
+        return Result(one.name, True, one.proves, found.detail, found.figures)
     except Skipped as e:
         return Result(one.name, None, one.proves, str(e))
-    except (Failed, FluxError) as e:
+    except Failed as e:
+        return Result(one.name, False, one.proves, str(e), e.figures)
+    except FluxError as e:
         return Result(one.name, False, one.proves, str(e))
     except Exception as e:  # a file that was cut or altered makes its reader raise whatever it likes
         return Result(one.name, False, one.proves, in_a_line(e))
 
 
-def _of_this_case(case: Case) -> list[Check]:
-    """What not every bundle or machine has: fixed.onnx; each version of the bindings, or one check that is skipped."""
+def checks_of(folder: Path, bindings: Mapping[str, Path]) -> list[Check]:
+    """All that there are for a bundle: of fixed.onnx if it has one, of each version of the bindings that is here."""
     proves = "every class, member and flag that the scripts use exists in TensorRT {}'s own bindings"
 
     def none(case: Case) -> str:
         raise Skipped("no bindings here; `make targets`, or --bindings VERSION=FOLDER")
 
-    fixed = [FIXED] if (case.folder / "fixed.onnx").exists() else []
-    if not case.bindings:
-        return [*fixed, Check("names exist in TensorRT", proves.format("8.6 and 10.3"), none)]
-    return fixed + [
-        Check(f"names exist in TensorRT {v}", proves.format(v), checks.names_exist(v)) for v in case.bindings
-    ]
+    known = [*CHECKS, *([FIXED] if (folder / "fixed.onnx").exists() else [])]
+    if not bindings:
+        return [*known, Check("names exist in TensorRT", proves.format("8.6 and 10.3"), none)]
+    return known + [Check(f"names exist in TensorRT {v}", proves.format(v), checks.names_exist(v)) for v in bindings]
 
 
 FIXED = Check(
@@ -94,7 +98,7 @@ FIXED = Check(
     checks.fixed_equals_golden,
 )
 CHECKS = [
-    Check("bundle is whole", "every file is there and has the hash it was written with", checks.whole),
+    Check("bundle is whole", "every file is there and has the hash it was written with", checks.whole, of_target=True),
     Check(
         "golden equals reference",
         "golden.onnx in ONNX Runtime gives our reference executor's outputs to 1e-4, and its caches, frame by frame",
@@ -121,12 +125,14 @@ CHECKS = [
         "kernels compile",
         "NVRTC takes every kernel of plugin/ for the target's GPU; none was run",
         checks.kernels_compile,
+        of_target=True,
     ),
     Check("scripts are Python 3.8", "the scripts parse as the Python of JetPack 5", checks.scripts_are_python_3_8),
     Check(
         "engine built ahead of time",
         "TensorRT for RTX parses the graph with functions inlined and makes an engine of it, not run",
         checks.built_ahead_of_time,
+        of_target=True,
     ),
 ]
 """In the order they are told; another check is another row."""

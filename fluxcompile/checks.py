@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +37,18 @@ class Skipped(Exception):
 
 class Failed(Exception):
     """A check found a fault."""
+
+    def __init__(self, detail: str, figures: dict[str, float] | None = None) -> None:
+        super().__init__(detail)
+        self.figures = figures or {}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found, in words and in numbers."""
+
+    detail: str
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 class Case:
@@ -96,7 +109,7 @@ def whole(case: Case) -> str:
     return f"{len(case.manifest.files)} files"
 
 
-def golden_equals_reference(case: Case) -> str:
+def golden_equals_reference(case: Case) -> Found:
     manifest = case.manifest
     golden = Golden(case.folder / "golden.onnx", manifest.caches, manifest.results)
     reference = Reference(case.program, case.radius)
@@ -112,9 +125,10 @@ def golden_equals_reference(case: Case) -> str:
         f"{count} frames, caches {'moved' if moved else 'never moved'}; outputs at most {outputs:.1e} of the largest "
         f"value apart, caches {caches:.1e}"
     )
+    figures = {"frames": count, "moved": moved, "outputs": outputs, "caches": caches}
     if not (outputs <= TOLERANCE and caches <= CACHE_TOLERANCE):
-        raise Failed(f"{found}; allowed are {TOLERANCE:.0e} and {CACHE_TOLERANCE:.0e}")
-    return found
+        raise Failed(f"{found}; allowed are {TOLERANCE:.0e} and {CACHE_TOLERANCE:.0e}", figures)
+    return Found(found, figures)
 
 
 def samples_are_golden(case: Case) -> str:

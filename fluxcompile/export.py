@@ -53,6 +53,7 @@ def export(
     policy: Policy | None = None,
     precision: str = "fp32",
     clip: str | Path | None = None,
+    after: Program | None = None,
     frames: int = FRAMES,
     capacity: float | None = None,
     memory_bytes: int | None = None,
@@ -61,7 +62,8 @@ def export(
     """Write the bundle; the folder is made, or one that holds a bundle is written anew. A crash leaves it as it was.
 
     policy: the program's own when not given. clip: a video whose frames become the samples and, for int8, give the
-    ranges; made-up frames when not given. frames: how many. capacity: also write a graph whose lists have room for this
+    ranges; made-up frames when not given. after: of the cloud's half of a net, the edge's half, through which the clip
+    goes first. frames: how many. capacity: also write a graph whose lists have room for this
     share of all tiles and rows, and so a fixed length: nothing waits for the host, and what does not fit runs in the
     other graph. memory_bytes: of the device, where it is not the smallest of its name. keep: modules or layers that
     stay float32 in any precision, besides those that the frames show to need it.
@@ -70,13 +72,13 @@ def export(
     """
     machine, folder = target_of(target), Path(folder)
     policy = policy or Policy(**program.policy)
-    _require(precision, clip, capacity, folder)
+    _require(precision, clip, after, capacity, folder)
     radius = None if policy.exact else policy.radius
     lowered = lower_tensorrt(program, radius)
     fixed = None if capacity is None else lower_tensorrt(program, radius, capacity)
     memory = estimate(program, lowered, capacity)
     require_room(memory, machine, memory_bytes or machine.memory_bytes)
-    feeds = list(real_clip(program, policy, clip, frames) if clip else made_clip(program, policy, frames))
+    feeds = list(real_clip(program, policy, clip, frames, after) if clip else made_clip(program, policy, frames))
     plan = plan_precision(program, lowered, feeds, precision, keep)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -128,13 +130,17 @@ def export(
     return manifest
 
 
-def _require(precision: str, clip: str | Path | None, capacity: float | None, folder: Path) -> None:
+def _require(
+    precision: str, clip: str | Path | None, after: Program | None, capacity: float | None, folder: Path
+) -> None:
     if capacity is not None and not 0 < capacity <= 1:
         raise ExportError(f"capacity is {capacity}; it is a share of all tiles, above 0 and up to 1")
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is unknown; there are {', '.join(PRECISIONS)}")
     if precision == "int8" and clip is None:
         raise ExportError("int8 takes its ranges from frames like yours; give a clip")
+    if after is not None and clip is None:
+        raise ExportError("after: a clip goes through the edge's half first, and there is none; give a clip")
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise ExportError(f"{folder}: holds files that are no bundle; give a new folder")
 

@@ -154,28 +154,79 @@ def _event(at: int, random: np.random.Generator, spec: Input, frames: Feed, moti
     frames[spec.name][tuple(window)] = _picture(random, spec)[tuple(window)]
 
 
-def real_clip(program: Program, policy: Policy, clip: str | Path, count: int = FRAMES) -> Iterator[Feed]:
-    """Frames of a video, fitted to the input, with the motion that alignment finds from one to the next."""
+def real_clip(
+    program: Program, policy: Policy, clip: str | Path, count: int = FRAMES, after: Program | None = None
+) -> Iterator[Feed]:
+    """Frames of a video, fitted to the input, with the motion that alignment finds from one to the next.
+
+    after: the edge's half of a cut net, which makes the cloud's maps of the frames.
+    """
     from fluxcompile.runtime.motion import Reference as Aligned
     from fluxcompile.runtime.motion import align
     from fluxcompile.runtime.video import fit, frames
 
-    specs = program.graphs["blocked"].inputs
-    images = [i for i in specs if i.role == "input"]
-    if len(images) != 1 or 3 not in images[0].shape:
-        raise OptionError(f"{clip}: a video plays through nets with one image as input")
-    (spec,) = images
+    front = None if after is None else _Front(after, program)
+    spec = _image(after or program, clip)
     planar = spec.shape[-1] != 3
     size = (spec.shape[-2], spec.shape[-1]) if planar else (spec.shape[-3], spec.shape[-2])
     reference: Aligned | None = None
     for at, picture in enumerate(frames(str(clip), count=count)):
         image, _ = fit(picture, *size)
-        motion = {i.name: np.zeros(i.shape, np.int32) for i in specs if i.role == "motion"}
-        if reference is not None:
-            for field in motion.values():
-                field[:] = align(image, reference).vectors
+        vectors = None if reference is None else align(image, reference).vectors
         reference = Aligned(image)
         frame = image.astype(np.float32)
         if planar:
             frame = frame.transpose(2, 0, 1)[None] / np.float32(255)
-        yield {spec.name: np.ascontiguousarray(frame), **motion, **settings(program, policy, at == 0)}
+        feed = {spec.name: np.ascontiguousarray(frame)}
+        yield {
+            **(feed if front is None else front(feed)),
+            **_motion(program, vectors, size),
+            **settings(program, policy, at == 0),
+        }
+
+
+def _image(program: Program, clip: str | Path) -> Input:
+    """The one input, an image, that a video plays through."""
+    images = [i for i in program.graphs["blocked"].inputs if i.role == "input"]
+    if len(images) == 1 and 3 in images[0].shape:
+        return images[0]
+    if program.part is not None and program.part.side == "cloud":
+        raise OptionError(f"{clip}: the cloud's half of a net takes no video; export it after the edge's half")
+    raise OptionError(f"{clip}: a video plays through nets with one image as input")
+
+
+class _Front:
+    """What the edge's half of a net makes of a frame: the maps that the cloud's half takes."""
+
+    def __init__(self, edge: Program, cloud: Program) -> None:
+        parts = [(p.part.side, p.part.whole) if p.part else ("whole", "") for p in (edge, cloud)]
+        if [side for side, _ in parts] != ["edge", "cloud"] or len({whole for _, whole in parts}) != 1:
+            raise OptionError(
+                "after: takes the edge's half of the net whose cloud's half is exported; partition writes both"
+            )
+        self._run = Executor(edge.graphs["dense"], constants(edge))
+        self._specs = edge.graphs["dense"].inputs
+        self._names = [i.name for i in cloud.graphs["blocked"].inputs if i.role == "input"]
+
+    def __call__(self, feed: Feed) -> Feed:
+        frame = {i.name: torch.from_numpy(feed[i.name]).to(TYPES[i.dtype]) for i in self._specs}
+        maps, _ = self._run(frame)
+        return {name: value.numpy() for name, value in zip(self._names, maps[: len(self._names)], strict=True)}
+
+
+def _motion(program: Program, vectors: Array | None, size: tuple[int, int]) -> Feed:
+    """The vectors of a frame's blocks as those of a program's, whose cells may be several pixels of the frame."""
+    specs = program.graphs["blocked"].inputs
+    grids = [parse_layout(i.layout).grid for i in specs if i.role == "input" and i.layout]
+    found: Feed = {}
+    for spec in (i for i in specs if i.role == "motion"):
+        if vectors is None:
+            found[spec.name] = np.zeros(spec.shape, np.int32)
+            continue
+        pixels = np.array([size[0] / grids[0].h, size[1] / grids[0].w])
+        rows, columns = (
+            (np.minimum((np.arange(n) + 0.5) * p, have - 1)).astype(np.int64)
+            for n, p, have in zip(spec.shape[1:], pixels, vectors.shape[1:], strict=True)
+        )
+        found[spec.name] = np.rint(vectors[:, rows][:, :, columns] / pixels[:, None, None]).astype(np.int32)
+    return found

@@ -176,14 +176,15 @@ class Net:
     def save(self, path: str | Path) -> None:
         self.program.save(path)
 
-    def export(self, target: str, folder: str | Path, **options: Any) -> "Manifest":
+    def export(self, target: str, folder: str | Path, *, after: "Net | None" = None, **options: Any) -> "Manifest":
         """Write an engine bundle for a target, "jetson-xavier-nx", "jetson-orin", "rtx-3080" or "rtx".
 
+        after: of the cloud's half of a net, the edge's half, through which a clip goes first.
         options: as of `fluxcompile.export.export`: policy, precision, clip, keep, capacity, memory_bytes.
         """
         from fluxcompile.export import export
 
-        return export(self.program, target, folder, **options)
+        return export(self.program, target, folder, after=None if after is None else after.program, **options)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from fluxcompile.bundle import FILES, read_manifest, require_whole
 from fluxcompile.check import CHECKS, FIXED, check
 from fluxcompile.checks import SCRIPTS
 from fluxcompile.cli import app
-from fluxcompile.errors import BundleError, EngineError, ExportError
+from fluxcompile.errors import BundleError, EngineError, ExportError, OptionError
 from fluxcompile.net import Net
+from fluxcompile.runtime.video import Writer, frames
 from fluxcompile.targets import TARGETS, target_of
 from tests.bundles import FAKES, Machine, altered, small_net
+from tests.helpers import assert_matches
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,44 @@ def test_a_real_clip_becomes_the_samples_and_gives_the_ranges(
     assert manifest.ranges["conv2d_2"] > 0
     assert 0 < manifest.loss.rms < 0.1
     assert results_of(tmp_path / "out", clip=clip, only=[GOLDEN])[GOLDEN].passed
+
+
+@pytest.fixture(scope="module")
+def panned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture that a camera pans over, four pixels a frame."""
+    path = tmp_path_factory.mktemp("clips") / "panned.mp4"
+    picture = np.kron(np.random.default_rng(0).integers(0, 256, (12, 40, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    with Writer(path, fps=10, crf=1) as writer:
+        for at in range(8):
+            writer.write(np.ascontiguousarray(picture[:, 4 * at : 4 * at + 64]))
+    return path
+
+
+def test_a_clip_goes_through_the_edges_half_to_the_clouds(net: Net, panned: Path, tmp_path: Path) -> None:
+    """What is played are maps of frames; vectors are in cells of four pixels."""
+    halves = net.partition(at=0)
+    assert halves.edge is not None
+    assert halves.cloud is not None
+    halves.cloud.export("jetson-orin", tmp_path / "out", clip=panned, after=halves.edge, frames=8, precision="int8")
+    (name,) = (i.name for i in halves.boundary)
+    with np.load(tmp_path / "out" / "samples.npz") as kept:
+        motion = np.stack([kept[f"motion.{at}"] for at in range(2, 8)])
+        assert (motion[:, 1] == 1).all()
+        assert not motion[:, 0].any()
+        frame = np.ascontiguousarray(next(iter(frames(str(panned)))).transpose(2, 0, 1)[None] / np.float32(255))
+        assert_matches(kept[f"{name}.0"], np.asarray(halves.edge.dense(frame)["boundary"][0]))
+    found = results_of(tmp_path / "out", only=[GOLDEN])[GOLDEN]
+    assert found.passed, found.detail
+    assert found.figures["moved"]
+    assert 0 < found.figures["frames"] == 8
+    with pytest.raises(OptionError, match="after: takes the edge's half"):
+        halves.cloud.export(
+            "jetson-orin", tmp_path / "other", clip=panned, after=small_net(64, 64).partition(at=0).edge
+        )
+    with pytest.raises(OptionError, match="export it after the edge's half"):
+        halves.cloud.export("jetson-orin", tmp_path / "other", clip=panned)
+    with pytest.raises(ExportError, match="give a clip"):
+        halves.cloud.export("jetson-orin", tmp_path / "other", after=halves.edge)
 
 
 # --- controls: each check finds what it is for ---

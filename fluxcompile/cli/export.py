@@ -21,6 +21,7 @@ from fluxcompile.cli.shared import (
     print_json,
 )
 from fluxcompile.errors import OptionError
+from fluxcompile.net import load
 
 
 def export(
@@ -30,6 +31,10 @@ def export(
     policy: Annotated[str, typer.Option(help="exact, or knobs: threshold=0.02,radius=8,gate=0.05.")] = "exact",
     precision: Annotated[str, typer.Option(help="fp32, fp16, or int8, which takes --clip.")] = "fp32",
     clip: Annotated[Path | None, typer.Option(help="Video whose frames become the samples.")] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option(metavar="FLUX", help="MODEL is a cloud's half: the edge's half, which takes the clip first."),
+    ] = None,
     frames: Annotated[int, typer.Option(min=2, help="How many frames the samples hold.")] = 12,
     capacity: Annotated[
         float | None,
@@ -54,6 +59,7 @@ def export(
             policy=options.parse_policy(policy),
             precision=precision,
             clip=clip,
+            after=None if after is None else load(after),
             capacity=capacity,
             frames=frames,
             keep=[name.strip() for name in keep.split(",") if name.strip()],

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from fluxcompile.bundle import Manifest
-from fluxcompile.check import CHECKS, check, checks_of
+from fluxcompile.bundle_graphs import RTX, RTX_FIXED
+from fluxcompile.check import CHECKS, OF_FILE, check, checks_of
 from fluxcompile.errors import FluxError
 from fluxcompile.net import Net
 from fluxcompile.sources import net_of
@@ -35,7 +36,7 @@ MODELS = {
 }
 """By name: where the model is (a file lies in --weights), and the layer it is cut behind, where one map crosses."""
 PARTS = ("whole", "edge", "cloud")
-OF_BUNDLE = {c.name for c in CHECKS if c.of_target}
+OF_BUNDLE = {c.name for c in (*CHECKS, *(c for _, c in OF_FILE)) if c.of_target}
 
 
 @cache
@@ -77,7 +78,7 @@ def row_of(name: str, part: str, target: str, known: list[Row], given: argparse.
 
 def graph_of(manifest: Manifest) -> str:
     """A digest of every file but the target's own."""
-    text = json.dumps({k: v for k, v in manifest.files.items() if k not in ("README.md", "rtx.onnx")})
+    text = json.dumps({k: v for k, v in manifest.files.items() if k not in ("README.md", RTX, RTX_FIXED)})
     return sha256(text.encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from fluxcompile.errors import EngineError
 
@@ -60,6 +61,13 @@ def names_in(folder: Path) -> set[str]:
     if run.returncode:
         raise EngineError(f"{folder}: the bindings cannot be loaded: {run.stderr.strip().splitlines()[-1]}")
     return set(json.loads(run.stdout))
+
+
+def names_of(module: Any) -> set[str]:
+    """The same of a library that can be imported here."""
+    names = [n for n in dir(module) if not n.startswith("__")]
+    members = [f"{n}.{m}" for n in names if isinstance(getattr(module, n), type) for m in dir(getattr(module, n))]
+    return {*names, *members, "__version__"}
 
 
 def names_used(script: Path) -> set[str]:

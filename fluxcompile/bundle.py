@@ -2,10 +2,12 @@
 
 *golden.onnx*, *plugin.onnx*, *weights.bin*: the graph with functions, and without; both read the weights.
 *fixed.onnx*: where asked for, the graph with lists of fixed length, for most frames.
+*rtx.onnx*, *rtx_fixed.onnx*: the same without plugins, where TensorRT for RTX runs.
 *program.flux*: what they were lowered from, for `fluxcompile check`.
 *samples.npz*: frames, and what golden.onnx makes of them.
 *plugin/*: source of the plugins and their CMake file.
-*build_engine.py*, *run.py*, *engine.py*, *cudart.py*: build, run and check there, with TensorRT and numpy alone.
+*build_engine.py*, *builder_tensorrt.py*, *builder_rtx.py*, *run.py*, *engine.py*, *cudart.py*: build, run and check
+there, with TensorRT and numpy alone.
 *runner.cpp*, *caches.txt*: the same runner in C++, and which output feeds which cache.
 *README.md*: what to do on the target.
 """
@@ -23,7 +25,17 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 FILES = (
     *("golden.onnx", "plugin.onnx", "weights.bin", "program.flux", "samples.npz"),
-    *("build_engine.py", "run.py", "engine.py", "cudart.py", "runner.cpp", "caches.txt", "README.md"),
+    *(
+        "build_engine.py",
+        "builder_tensorrt.py",
+        "builder_rtx.py",
+        "run.py",
+        "engine.py",
+        "cudart.py",
+        "runner.cpp",
+        "caches.txt",
+        "README.md",
+    ),
 )
 """What no bundle is without; the plugins' source comes on top."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fluxcompile import checks
 from fluxcompile.bundle import MANIFEST, read_manifest
+from fluxcompile.bundle_graphs import RTX, RTX_FIXED
 from fluxcompile.check_precision import precision_holds
 from fluxcompile.checks import Case, Failed, Found, Skipped
 from fluxcompile.errors import FluxError, OptionError, in_a_line
@@ -80,13 +81,13 @@ def _made(one: Check, case: Case) -> Result:
 
 
 def checks_of(folder: Path, bindings: Mapping[str, Path]) -> list[Check]:
-    """All that there are for a bundle: of fixed.onnx if it has one, of each version of the bindings that is here."""
+    """All that there are for a bundle: of the files it has, of each version of the bindings that is here."""
     proves = "every class, member and flag that the scripts use exists in TensorRT {}'s own bindings"
 
     def none(case: Case) -> str:
         raise Skipped("no bindings here; `make targets`, or --bindings VERSION=FOLDER")
 
-    known = [*CHECKS, *([FIXED] if (folder / "fixed.onnx").exists() else [])]
+    known = [*CHECKS, *(one for file, one in OF_FILE if (folder / file).exists())]
     if not bindings:
         return [*known, Check("names exist in TensorRT", proves.format("8.6 and 10.3"), none)]
     return known + [Check(f"names exist in TensorRT {v}", proves.format(v), checks.names_exist(v)) for v in bindings]
@@ -95,8 +96,28 @@ def checks_of(folder: Path, bindings: Mapping[str, Path]) -> list[Check]:
 FIXED = Check(
     "fixed lists equal golden",
     "fixed.onnx gives golden.onnx's outputs and caches in every frame that it does not say is too much for it",
-    checks.fixed_equals_golden,
+    checks.equals_golden("fixed.onnx"),
 )
+SPELLED = Check(
+    "graph without plugins equals golden",
+    "rtx.onnx, which TensorRT for RTX is given, gives golden.onnx's outputs and caches in every frame",
+    checks.equals_golden(RTX),
+    of_target=True,
+)
+SPELLED_FIXED = Check(
+    "fixed lists without plugins equal golden",
+    "rtx_fixed.onnx does so in every frame that it does not say is too much for it",
+    checks.equals_golden(RTX_FIXED),
+    of_target=True,
+)
+RTX_NAMES = Check(
+    "names exist in TensorRT for RTX",
+    "every class, member and flag that the scripts use with --rtx exists in the library that is installed here",
+    checks.names_exist_in_rtx,
+    of_target=True,
+)
+OF_FILE = (("fixed.onnx", FIXED), (RTX, SPELLED), (RTX_FIXED, SPELLED_FIXED), (RTX, RTX_NAMES))
+"""The checks of what not every bundle has."""
 CHECKS = [
     Check("bundle is whole", "every file is there and has the hash it was written with", checks.whole, of_target=True),
     Check(
@@ -130,7 +151,7 @@ CHECKS = [
     Check("scripts are Python 3.8", "the scripts parse as the Python of JetPack 5", checks.scripts_are_python_3_8),
     Check(
         "engine built ahead of time",
-        "TensorRT for RTX parses the graph with functions inlined and makes an engine of it, not run",
+        "TensorRT for RTX parses rtx.onnx, the graph without plugins, and makes an engine of it, not run",
         checks.built_ahead_of_time,
         of_target=True,
     ),

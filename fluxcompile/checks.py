@@ -11,16 +11,14 @@ import numpy as np
 import onnx
 from onnx.external_data_helper import load_external_data_for_model
 
-from fluxcompile.bindings import names_in, names_used
+from fluxcompile.bindings import names_in, names_of, names_used
 from fluxcompile.bundle import Manifest, broken_files, read_manifest
+from fluxcompile.bundle_graphs import RTX, plugin_graph
 from fluxcompile.errors import EngineError, in_a_line
-from fluxcompile.export import plugin_graph
 from fluxcompile.golden import Feed, Golden, Reference, apart, real_clip
 from fluxcompile.kernels import nvrtc
 from fluxcompile.options import Policy
 from fluxcompile.passes.build_rtx_engine import build_rtx_engine, tensorrt_rtx
-from fluxcompile.passes.lower_tensorrt import lower_tensorrt
-from fluxcompile.passes.quantize_products import quantize_products
 from fluxcompile.plugin_ops import DOMAIN, PLUGIN_OPS, VERSION
 from fluxcompile.program import Program, load_program
 
@@ -28,7 +26,7 @@ TOLERANCE = 1e-4
 """Of the largest value of an output: two float32 backends apart."""
 CACHE_TOLERANCE = 1e-3
 """The same of a map deep in a net, where sums cancel."""
-SCRIPTS = ("build_engine.py", "run.py", "engine.py", "cudart.py")
+SCRIPTS = ("build_engine.py", "builder_tensorrt.py", "builder_rtx.py", "run.py", "engine.py", "cudart.py")
 
 
 class Skipped(Exception):
@@ -93,11 +91,15 @@ class Case:
         except Exception as e:
             raise Failed(f"{name} is no ONNX file, or a truncated one ({in_a_line(e)})") from e
 
-    def with_functions(self, name: str) -> onnx.ModelProto:
-        """A graph with its weights, which ONNX Runtime can run."""
+    def with_weights(self, name: str) -> onnx.ModelProto:
         model = self.graph(name)
         load_external_data_for_model(model, str(self.folder))
-        if not model.functions:
+        return model
+
+    def with_functions(self, name: str) -> onnx.ModelProto:
+        """A graph with its weights, which ONNX Runtime can run."""
+        model = self.with_weights(name)
+        if not model.functions and any(node.domain == DOMAIN for node in model.graph.node):
             model.functions.extend(self.graph("golden.onnx").functions)
         return model
 
@@ -145,29 +147,33 @@ def samples_are_golden(case: Case) -> str:
     return f"{manifest.frames} frames, at most {worst:.1e} apart"
 
 
-def fixed_equals_golden(case: Case) -> str:
+def equals_golden(name: str) -> Callable[[Case], str]:
     """Frame by frame from plugin.onnx's caches, as a session runs it; in float32 that is golden.onnx."""
-    manifest = case.manifest
-    names = [*manifest.results, *([manifest.overflow] if manifest.overflow else [])]
-    model = case.with_functions("fixed.onnx")
-    for node in model.graph.node:
-        if node.domain == DOMAIN:
-            _require_ports(node)
-    fixed = Golden(model.SerializeToString(), manifest.caches, names)
-    golden = Golden(case.with_functions("plugin.onnx").SerializeToString(), manifest.caches, manifest.results)
-    worst, fitted, count = 0.0, 0, 0
-    for feed in case.feeds():
-        count += 1
-        fixed.caches = golden.caches
-        found, wanted = fixed(feed), golden(feed)
-        if manifest.overflow and found[-1].any():
-            continue
-        fitted += 1
-        caches = [apart(value, golden.caches[name]) for name, value in fixed.caches.items()]
-        worst = max([worst, *map(apart, found, wanted), *caches])
-    if not fitted or not worst <= TOLERANCE:
-        raise Failed(f"{fitted} of {count} frames fit fixed.onnx, {worst:.1e} of the largest value from golden.onnx")
-    return f"{fitted} of {count} frames fit, at most {worst:.1e} apart"
+
+    def run(case: Case) -> str:
+        manifest = case.manifest
+        model = case.with_functions(name)
+        for node in model.graph.node:
+            if node.domain == DOMAIN:
+                _require_ports(node)
+        flags = {o.name for o in model.graph.output} & {manifest.overflow}
+        other = Golden(model.SerializeToString(), manifest.caches, [*manifest.results, *flags])
+        golden = Golden(case.with_functions("plugin.onnx").SerializeToString(), manifest.caches, manifest.results)
+        worst, fitted, count = 0.0, 0, 0
+        for feed in case.feeds():
+            count += 1
+            other.caches = golden.caches
+            found, wanted = other(feed), golden(feed)
+            if flags and found[-1].any():
+                continue
+            fitted += 1
+            caches = [apart(value, golden.caches[key]) for key, value in other.caches.items()]
+            worst = max([worst, *map(apart, found, wanted), *caches])
+        if not fitted or not worst <= TOLERANCE:
+            raise Failed(f"{fitted} of {count} frames fit {name}, {worst:.1e} of the largest value from golden.onnx")
+        return f"{fitted} of {count} frames fit, at most {worst:.1e} apart"
+
+    return run
 
 
 def plugin_is_golden_without_functions(case: Case) -> str:
@@ -224,16 +230,14 @@ def built_ahead_of_time(case: Case) -> str:
     aot = case.manifest.target["aot"]
     if not aot:
         raise Skipped(f"TensorRT for RTX makes no engines for {case.manifest.target['name']}")
+    if not (case.folder / RTX).exists():
+        raise Skipped("incremental attention lists keys with NonZero, which TensorRT for RTX does not know")
     try:
         tensorrt_rtx()
     except EngineError as e:
         raise Skipped(str(e)) from e
-    # its parser knows no NonZero: lists have room for everything, and so a fixed length
-    lowered = lower_tensorrt(case.program, case.radius, capacity=1.0)
-    quantize_products(lowered.model, case.manifest.ranges)
-    if any(n.op_type == "correct_attention" for n in lowered.model.graph.node):
-        raise Skipped("incremental attention lists keys with NonZero, which TensorRT for RTX does not know")
-    built = {sm: build_rtx_engine(lowered.model, sm) for sm in aot}
+    model = case.with_weights(RTX)
+    built = {sm: build_rtx_engine(model, sm) for sm in aot}
     sizes = ", ".join(f"{len(one.engine) / 1e6:.1f} MB for sm_{sm}" for sm, one in built.items())
     return f"{sizes}, {next(iter(built.values())).layers} layers"
 
@@ -252,11 +256,23 @@ def scripts_are_python_3_8(case: Case) -> str:
 
 def names_exist(version: str) -> Callable[[Case], str]:
     def run(case: Case) -> str:
-        have = names_in(case.bindings[version])
-        used = {name for script in SCRIPTS for name in names_used(case.folder / script)}
-        missing = sorted(used - have)
-        if missing:
-            raise Failed(f"TensorRT {version} has no {', '.join(missing)}")
-        return f"{len(used)} names"
+        return _names(case, "builder_rtx.py", names_in(case.bindings[version]), f"TensorRT {version}")
 
     return run
+
+
+def names_exist_in_rtx(case: Case) -> str:
+    try:
+        trt = tensorrt_rtx()
+    except EngineError as e:
+        raise Skipped(str(e)) from e
+    return _names(case, "builder_tensorrt.py", names_of(trt), f"TensorRT for RTX {trt.__version__}")
+
+
+def _names(case: Case, other: str, have: set[str], whose: str) -> str:
+    """Of all scripts but the one for the other library."""
+    used = {name for script in SCRIPTS if script != other for name in names_used(case.folder / script)}
+    missing = sorted(used - have)
+    if missing:
+        raise Failed(f"{whose} has no {', '.join(missing)}")
+    return f"{len(used)} names of {whose}"

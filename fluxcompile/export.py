@@ -6,7 +6,7 @@ fluxcompile export MODEL --target jetson-orin -o out/
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +14,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
-from onnx import numpy_helper
-from onnx.external_data_helper import convert_model_to_external_data
 
 from fluxcompile.bundle import FORMAT, Loss, Manifest, Tensor, Work, files_of, write_manifest
+from fluxcompile.bundle_graphs import RTX, quantized, write_beside, write_graphs, write_rtx, write_samples
 from fluxcompile.errors import ExportError
-from fluxcompile.golden import FRAMES, Feed, Golden, made_clip, real_clip
+from fluxcompile.golden import FRAMES, Feed, made_clip, real_clip
 from fluxcompile.kernels.plugins import plugin_sources
 from fluxcompile.losses import Graph, loss_of, meaning_of
 from fluxcompile.memory import estimate, parts_of, require_room
 from fluxcompile.options import Policy
 from fluxcompile.passes.lower_tensorrt import Lowered, lower_tensorrt
-from fluxcompile.passes.quantize_products import quantize_products
 from fluxcompile.passes.trt_writer import OPSET
 from fluxcompile.plugin_ops import DOMAIN
 from fluxcompile.program import Program
@@ -35,13 +33,6 @@ from fluxcompile.targets import Target, target_of
 PACKAGE = Path(__file__).parent
 ONBOARD = PACKAGE / "onboard"
 """What is copied into a bundle as it is."""
-AHEAD = """
-TensorRT for RTX, which needs no GPU to build, is asked there whether it takes the graph with the plugins' meaning
-spelled out. The engine it makes is not in here and has no runner: it knows no plugins and no lists found while it runs,
-so that its lists have room for every tile and each frame would cost all of the work. What runs here is `engine.plan`,
-built by TensorRT with the plugins.
-"""
-"""What a bundle says of an engine built ahead of time."""
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -85,7 +76,9 @@ def export(
     part.mkdir(parents=True)
     write_graphs(part, lowered, plan)
     if fixed:
-        write_fixed(part, fixed, plan)
+        write_beside(part, "fixed.onnx", quantized(fixed.without_functions(), plan.ranges))
+    if machine.aot:
+        write_rtx(part, program, radius, capacity, plan.ranges)
     levels = write_samples(part, program, lowered, feeds)
     program.save(part / "program.flux")
     _copy(part)
@@ -122,7 +115,7 @@ def export(
         },
         files={},
     )
-    (part / "README.md").write_text(_readme(manifest, machine))
+    (part / "README.md").write_text(_readme(manifest, machine, (part / RTX).is_file()))
     manifest = msgspec.structs.replace(manifest, files=files_of(part))
     write_manifest(part, manifest)
     shutil.rmtree(folder, ignore_errors=True)
@@ -145,82 +138,17 @@ def _require(
         raise ExportError(f"{folder}: holds files that are no bundle; give a new folder")
 
 
-def write_graphs(folder: Path, lowered: Lowered, plan: Plan) -> None:
-    """golden.onnx and plugin.onnx, which share their weights."""
-    model = onnx.ModelProto()
-    model.CopyFrom(lowered.model)
-    convert_model_to_external_data(model, location="weights.bin", size_threshold=1024)
-    onnx.save(model, str(folder / "golden.onnx"))
-    (folder / "weights.bin").touch(0o644)  # made, if nothing was large enough to lie outside
-    (folder / "weights.bin").chmod(0o644)
-    golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
-    (folder / "plugin.onnx").write_bytes(plugin_graph(golden, plan.ranges, folder).SerializeToString())
-
-
-def plugin_graph(golden: onnx.ModelProto, ranges: Mapping[str, float], folder: Path) -> onnx.ModelProto:
-    """What TensorRT is given for a graph with functions, whose weights lie in a folder."""
-    model = onnx.ModelProto()
-    model.CopyFrom(golden)
-    del model.functions[:]
-    quantize_products(model, ranges, lambda tensor: numpy_helper.to_array(tensor, str(folder)))
-    return model
-
-
 def _loss(program: Program, lowered: Lowered, feeds: list[Feed], precision: str, plan: Plan) -> Loss:
     if precision == "fp32":
         return Loss()
-    model = onnx.ModelProto()
-    model.CopyFrom(lowered.model)
-    quantize_products(model, plan.ranges)
-    exact, quantized = (Graph(m, lowered.caches, lowered.outputs) for m in (lowered.model, model))
-    found = loss_of(exact, quantized.rounded(plan.floats), feeds, meaning_of(program))
+    models = lowered.model, quantized(lowered.model, plan.ranges)
+    exact, near = (Graph(model, lowered.caches, lowered.outputs) for model in models)
+    found = loss_of(exact, near.rounded(plan.floats), feeds, meaning_of(program))
     if not np.isfinite(found.rms):
         raise ExportError(
             f"{precision}: results overflow over these frames; keep the layers that make them large float32"
         )
     return found
-
-
-def write_fixed(folder: Path, fixed: Lowered, plan: Plan) -> None:
-    """fixed.onnx, which reads the weights it shares where golden.onnx has them."""
-    golden = onnx.load(str(folder / "golden.onnx"), load_external_data=False)
-    outside = {t.name: t for t in golden.graph.initializer if t.external_data}
-    weights = np.fromfile(folder / "weights.bin", np.uint8)
-    model = fixed.without_functions()
-    for tensor in model.graph.initializer:
-        shared = outside.get(tensor.name)
-        if shared is None or shared.dims != tensor.dims:
-            continue
-        place = {e.key: int(e.value) for e in shared.external_data if e.key in ("offset", "length")}
-        held = weights[place.get("offset", 0) :][: place["length"]]
-        if tensor.raw_data == held.tobytes():
-            tensor.CopyFrom(shared)
-    quantize_products(model, plan.ranges, lambda tensor: numpy_helper.to_array(tensor, str(folder)))
-    (folder / "fixed.onnx").write_bytes(model.SerializeToString())
-
-
-def write_samples(folder: Path, program: Program, lowered: Lowered, feeds: list[Feed]) -> dict[str, int]:
-    """Frames, and what golden.onnx makes of them; the levels of the inputs that are kept as bytes."""
-    golden = Golden(folder / "golden.onnx", lowered.caches, lowered.outputs)
-    levels = {
-        i.name: n
-        for i in program.graphs["blocked"].inputs
-        if i.role == "input"
-        for n in (1, 255)
-        if all(
-            np.array_equal(np.rint(f[i.name] * n).clip(0, 255).astype(np.float32) / np.float32(n), f[i.name])
-            for f in feeds
-        )
-    }
-    kept: Feed = {}
-    for at, feed in enumerate(feeds):
-        for name, value in feed.items():
-            whole = name in levels
-            kept[f"{name}.{at}"] = np.rint(value * levels[name]).astype(np.uint8) if whole else value
-        for name, value in zip(lowered.outputs, golden(feed), strict=True):
-            kept[f"{name}.{at}"] = value
-    np.savez_compressed(folder / "samples.npz", **kept)  # type: ignore[arg-type]
-    return levels
 
 
 def _inputs(program: Program, lowered: Lowered, levels: dict[str, int], plan: Plan) -> list[Tensor]:
@@ -295,7 +223,7 @@ def _kept(manifest: Manifest) -> str:
     )
 
 
-def _readme(manifest: Manifest, machine: Target) -> str:
+def _readme(manifest: Manifest, machine: Target, has_rtx: bool) -> str:
     text = (ONBOARD / "README.md").read_text()
     memory = "\n".join(f"| {k.removesuffix('_bytes')} | {v / 2**20:.0f} |" for k, v in parts_of(manifest.memory))
     return text.format(
@@ -310,7 +238,7 @@ def _readme(manifest: Manifest, machine: Target) -> str:
         caches=len(manifest.caches),
         frames=manifest.frames,
         kept=_kept(manifest),
-        ahead=AHEAD if machine.aot else "",
+        rtx=(ONBOARD / "RTX.md").read_text() if has_rtx else "",
         loss=f"{manifest.loss.rms:.1e} of the results' root mean square, {manifest.loss.most:.1e} of the largest value",
         memory=memory,
         total=f"{manifest.memory.total_bytes / 2**20:.0f}",

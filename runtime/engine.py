@@ -8,6 +8,7 @@ from __future__ import annotations  # JetPack 5 has Python 3.8
 
 import ctypes
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Mapping
@@ -31,18 +32,20 @@ else:
 
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 """Of numpy, by the names of TensorRT; its own table breaks with newer numpys."""
+LIBRARIES = {
+    "tensorrt": "on a Jetson: sudo apt install python3-libnvinfer; elsewhere: pip install tensorrt, of the version the "
+    "manifest names",
+    "tensorrt_rtx": "pip install tensorrt-rtx",
+}
+"""What runs engines, by the package's name, and where it comes from."""
 
 
-def tensorrt() -> Any:
-    """TensorRT's Python package."""
+def library(name: str) -> Any:
+    """TensorRT's Python package, or that of TensorRT for RTX."""
     try:
-        import tensorrt
+        return importlib.import_module(name)
     except ImportError as e:
-        raise EngineError(
-            f"TensorRT's Python package cannot be loaded ({e}); on a Jetson: sudo apt install python3-libnvinfer; "
-            "elsewhere: pip install tensorrt, of the version the manifest names"
-        ) from e
-    return tensorrt
+        raise EngineError(f"{name}, a Python package, cannot be loaded ({e}); {LIBRARIES[name]}") from e
 
 
 def digest(path: Path) -> str:
@@ -82,9 +85,9 @@ def load_plugins(folder: Path) -> None:
 
 def require_match(made: Mapping[str, Any], version: str, capability: int, path: Path) -> None:
     """An engine runs where it was built: the same TensorRT, the same kind of GPU."""
-    if made["tensorrt"] != version:
+    if made["version"] != version:
         raise EngineError(
-            f"{path}: built with TensorRT {made['tensorrt']}, this is {version}; run build_engine.py here"
+            f"{path}: built with {made['library']} {made['version']}, this is {version}; run build_engine.py here"
         )
     if made["sm"] != capability:
         raise EngineError(f"{path}: built for sm_{made['sm']}, this GPU is sm_{capability}; run build_engine.py here")
@@ -155,13 +158,14 @@ class Session:
         for name in (*names, "engine.json"):
             if not (folder / name).is_file():
                 raise EngineError(f"{folder / name}: is not there; run build_engine.py on this machine first")
-        module = tensorrt()
-        self.cuda = cuda or Cuda()
         made = json.loads((folder / "engine.json").read_text())
+        module = library(made["library"])
+        self.cuda = cuda or Cuda()
         for name in names:
             require_match(made, module.__version__, self.cuda.capability(), folder / name)
         self._logger: trt.Logger = module.Logger(module.Logger.WARNING)
-        load_plugins(folder)
+        if made["library"] == "tensorrt":  # the other spells out what they do
+            load_plugins(folder)
         runtime: trt.Runtime = module.Runtime(self._logger)
         loaded = [Loaded(folder / name, runtime, self.cuda, name == "fixed.plan") for name in names]
         self._any, self._fixed = loaded[0], (loaded[1] if len(loaded) > 1 else None)

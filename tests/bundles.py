@@ -54,7 +54,8 @@ class Machine:
         self.plugins = folder / "libflux_plugins.so"
         (folder / "empty.c").write_text("")
         subprocess.run([compiler, "-shared", "-o", self.plugins, folder / "empty.c"], check=True)
-        shutil.copyfile(FAKES / "tensorrt.py", folder / "tensorrt.py")
+        for name in ("tensorrt.py", "tensorrt_rtx.py"):
+            shutil.copyfile(FAKES / name, folder / name)
 
     def install(self, bundle: Path) -> Path:
         """What `cmake --build` would leave."""

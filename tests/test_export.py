@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fluxcompile import Policy
 from fluxcompile.bindings import names_in, names_used
 from fluxcompile.bundle import FILES, read_manifest, require_whole
-from fluxcompile.check import CHECKS, FIXED, check
+from fluxcompile.check import CHECKS, FIXED, SPELLED, SPELLED_FIXED, check
 from fluxcompile.checks import SCRIPTS
 from fluxcompile.cli import app
 from fluxcompile.errors import BundleError, EngineError, ExportError, OptionError
@@ -179,6 +179,10 @@ def other_step(model: onnx.ModelProto) -> None:
     next(a for a in node.attribute if a.name == "start").ints[0] += 1
 
 
+def other_activation(model: onnx.ModelProto) -> None:
+    next(n for n in model.graph.node if n.op_type == "Sigmoid").op_type = "Relu"
+
+
 def no_attribute(model: onnx.ModelProto) -> None:
     node = next(n for n in model.graph.node if n.op_type == "halo_gather")
     del node.attribute[0]
@@ -312,7 +316,7 @@ def onboard(bundle: Path, machine: Machine, tmp_path: Path) -> Path:
 def test_build_and_check_as_the_readme_says(machine: Machine, onboard: Path) -> None:
     built = machine.run(onboard, "build_engine.py")
     assert built.returncode == 0, built.stderr
-    assert "for sm_87, TensorRT 10.3.0" in built.stdout
+    assert "for sm_87, tensorrt 10.3.0" in built.stdout
     checked = machine.run(onboard, "run.py", "--check")
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.count("frame ") == 12
@@ -382,7 +386,7 @@ def test_altered_bundles_and_engines_are_refused_on_the_target(machine: Machine,
     other = machine.run(onboard, "run.py", "--check", FAKE_SM="72")
     assert "built for sm_87, this GPU is sm_72" in other.stderr
     other = machine.run(onboard, "run.py", "--check", FAKE_TENSORRT="10.5.0")
-    assert "built with TensorRT 10.3.0, this is 10.5.0" in other.stderr
+    assert "built with tensorrt 10.3.0, this is 10.5.0" in other.stderr
     plan = onboard / "engine.plan"
     plan.write_bytes(plan.read_bytes()[:-9])
     assert "is truncated or was altered" in machine.run(onboard, "run.py", "--check").stderr
@@ -442,6 +446,65 @@ def test_fixed_lists_are_checked_and_share_the_weights(with_fixed: Path, tmp_pat
     assert (copy / "fixed.onnx").stat().st_size < 200_000
     other = altered(copy, tmp_path, "fixed.onnx", rewritten(other_step), hide=True)
     assert results_of(other, only=[FIXED.name])[FIXED.name].passed is False
+
+
+@pytest.fixture(scope="module")
+def for_rtx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rtx") / "rtx"
+    small_net(192, 256).export("rtx", folder, capacity=0.4)
+    return folder
+
+
+RTX = {"FAKE_SM": "89"}
+
+
+def test_tensorrt_for_rtx_builds_and_runs_without_plugins(machine: Machine, for_rtx: Path) -> None:
+    """Nothing was compiled: the graphs spell out what the plugins do."""
+    built = machine.run(for_rtx, "build_engine.py", "--rtx", **RTX)
+    assert built.returncode == 0, built.stderr
+    assert built.stdout.count("for sm_89, tensorrt_rtx 1.7.1") == 2
+    checked = machine.run(for_rtx, "run.py", "--check", **RTX)
+    assert checked.returncode == 0, checked.stderr
+    assert "passed" in checked.stdout
+    session = machine.run_code(for_rtx, f"exec({SESSION!r})", **RTX)
+    worst, overflows, graphs, _, any_runs = json.loads(session.stdout)
+    assert worst < 1e-5
+    assert (graphs, any_runs) == (2, 2 + overflows)
+    failed = machine.run(for_rtx, "run.py", "--check", FAKE_FAULT="0.5", **RTX)
+    assert failed.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"FAKE_RTX": "1.5.0"}, r"TensorRT for RTX 1.5.0 is here, this bundle for rtx takes 1.7"),
+        ({"FAKE_RTX": "2.0.1"}, r"pip install 'tensorrt-rtx>=1.7,<2'"),
+        ({"FAKE_SM": "72"}, r"this GPU is sm_72, the bundle is for rtx (sm_75, sm_86, sm_89)"),
+    ],
+)
+def test_what_tensorrt_for_rtx_cannot_build_is_said(
+    machine: Machine, for_rtx: Path, settings: dict[str, str], message: str
+) -> None:
+    built = machine.run(for_rtx, "build_engine.py", "--rtx", **{**RTX, **settings})
+    assert built.returncode == 1
+    assert message in built.stderr
+
+
+def test_a_jetson_has_no_graph_for_tensorrt_for_rtx(machine: Machine, onboard: Path) -> None:
+    built = machine.run(onboard, "build_engine.py", "--rtx")
+    assert built.returncode == 1
+    assert "rtx.onnx: this bundle for jetson-orin has none; export for rtx" in built.stderr
+
+
+def test_graphs_without_plugins_are_checked(for_rtx: Path, tmp_path: Path) -> None:
+    names = [SPELLED.name, SPELLED_FIXED.name]
+    found = results_of(for_rtx, only=names)
+    assert all(one.passed for one in found.values()), found
+    assert "12 of 12 frames fit" in found[SPELLED.name].detail
+    for file, name in (("rtx.onnx", names[0]), ("rtx_fixed.onnx", names[1])):
+        assert (for_rtx / file).stat().st_size < 1_000_000
+        other = altered(for_rtx, tmp_path / name, file, rewritten(other_activation), hide=True)
+        assert results_of(other, only=[name])[name].passed is False
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from tests.helpers import seeded
 from tests.nets import Attention, Tokens
 
 BUILT = "engine built ahead of time"
+RTX_NAMES = "names exist in TensorRT for RTX"
 VERSIONS = ("8.6.1", "10.3.0")
 
 
@@ -95,6 +96,16 @@ def test_scales_that_are_none_are_refused() -> None:
 # --- names ---
 
 
+@pytest.mark.usefixtures("rtx")
+def test_names_exist_in_tensorrt_for_rtx(bundle: Path, tmp_path: Path) -> None:
+    found = result_of(bundle, RTX_NAMES)
+    assert found.passed, found.detail
+    change = lambda data: data.replace(b"BuilderFlag.TF32", b"BuilderFlag.FP16")  # noqa: E731 - which it has not
+    found = result_of(altered(bundle, tmp_path, "builder_rtx.py", change), RTX_NAMES)
+    assert found.passed is False
+    assert "BuilderFlag.FP16" in found.detail
+
+
 @pytest.fixture
 def bindings(repo: Path) -> dict[str, Path]:
     found = {v: repo / "build" / "bindings" / v for v in VERSIONS}
@@ -110,6 +121,6 @@ def test_names_exist_in_the_bindings(version: str, bundle: Path, bindings: dict[
     found = result_of(bundle, name, bindings=bindings)
     assert found.passed, found.detail
     change = lambda data: data.replace(b"BuilderFlag.FP16", b"BuilderFlag.FP17")  # noqa: E731
-    found = result_of(altered(bundle, tmp_path, "build_engine.py", change), name, bindings=bindings)
+    found = result_of(altered(bundle, tmp_path, "builder_tensorrt.py", change), name, bindings=bindings)
     assert found.passed is False
     assert "BuilderFlag.FP17" in found.detail

@@ -60,6 +60,7 @@ class Tensor:
 class Layer:
     def __init__(self, node):
         self.name, self.type, self.precision = node.name, LayerType.OTHER, None
+        self.kind = node.domain
         self.outputs = [Tensor(name, float32) for name in node.output]
         self.output_types = {}
         self.num_outputs = len(self.outputs)

@@ -17,7 +17,7 @@ from fluxcompile.golden import Golden
 from fluxcompile.net import Net
 from fluxcompile.runtime.canvas import centred
 from fluxcompile.runtime.cudart import Cuda
-from fluxcompile.runtime.engine import load_plugins, manifest_of, require_match, tensorrt
+from fluxcompile.runtime.engine import library, load_plugins, manifest_of, require_match
 from fluxcompile.runtime.engine_stream import EngineStream
 from tests.bundles import small_net
 from tests.helpers import assert_matches, clip_of, seeded
@@ -195,8 +195,8 @@ def test_what_a_stream_refuses_leaves_its_state(net: Net, bundle: Path) -> None:
 def test_a_machine_without_tensorrt_or_cuda_is_told_what_to_do(bundle: Path) -> None:
     with pytest.raises(EngineError, match=r"run build_engine.py on this machine first"):
         EngineStream(bundle)
-    with pytest.raises(EngineError, match=r"TensorRT's Python package cannot be loaded.*python3-libnvinfer"):
-        tensorrt()
+    with pytest.raises(EngineError, match=r"tensorrt, a Python package, cannot be loaded.*python3-libnvinfer"):
+        library("tensorrt")
     with pytest.raises(EngineError, match=r"CUDA runtime cannot be loaded \(libnone.so\)"):
         Cuda("libnone.so")
     with pytest.raises(EngineError, match="cmake -S plugin"):
@@ -206,8 +206,8 @@ def test_a_machine_without_tensorrt_or_cuda_is_told_what_to_do(bundle: Path) -> 
 def test_engines_are_for_one_machine(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "engine.plan"
     path.write_bytes(b"plan")
-    made = {"tensorrt": "10.3.0", "sm": 87, "sha256": {"engine.plan": "0" * 64}}
-    with pytest.raises(EngineError, match=r"built with TensorRT 10.3.0, this is 8.5.2"):
+    made = {"library": "tensorrt", "version": "10.3.0", "sm": 87, "sha256": {"engine.plan": "0" * 64}}
+    with pytest.raises(EngineError, match=r"built with tensorrt 10.3.0, this is 8.5.2"):
         require_match(made, "8.5.2", 87, path)
     with pytest.raises(EngineError, match="built for sm_87, this GPU is sm_86"):
         require_match(made, "10.3.0", 86, path)

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from fluxcompile.cli.shared import (
-    console,
-    print_json,
-)
+from fluxcompile.cli.shared import console, print_json
 
 if TYPE_CHECKING:
     from fluxcompile.play import Playback, Setting
@@ -67,10 +64,14 @@ def tell(made: "Run", written: list[Path], as_json: bool) -> None:
             }
         )
         return
-    table = Table(title=made.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("setting")
-    for heading in ("work", made.agreement_name, "max error", "ms/frame", "frames"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    count = max((len(setting.work_share) for setting in made.settings), default=0)
+    table = Table(
+        title=f"{made.title}, {count} frames", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )  # fmt: skip
+    table.add_column("setting", min_width=28)  # a policy in words, in a narrow terminal too
+    for heading in ("work", made.agreement_name, "max error", "ms/frame"):
+        table.add_column(heading, justify="right", max_width=12)
     for setting in made.settings:
         table.add_row(
             f"{setting.name}\n[dim]{setting.knobs}[/dim]" if setting.knobs else setting.name,
@@ -78,7 +79,6 @@ def tell(made: "Run", written: list[Path], as_json: bool) -> None:
             "-" if setting.agreement is None else f"{setting.agreement:.3f}",
             "-" if setting.max_error is None else f"{setting.max_error:.1e}" if setting.max_error else "0",
             "-" if setting.ms_per_frame is None else f"{setting.ms_per_frame:.1f}",
-            str(len(setting.work_share)),
         )
     console.print(table)
     for note in made.notes:

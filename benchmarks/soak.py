@@ -154,7 +154,7 @@ def main() -> None:
         if arguments.model is None:
             from fluxcompile.sources import net_of
 
-            net_of("zoo:unet-mini", [(1, 3, 128, 160)], "unit", []).save(program)
+            net_of("zoo:unet-mini", [(1, 3, 128, 160)], "unit").save(program)
         net = load(program)
         clips = [footage(p, net, net.task(), 120, margin=net.margin, crop=False) for p in arguments.clip]
         soak = Soak(net, clips or [made_footage(net, 60, seed) for seed in range(3)], arguments)

@@ -42,7 +42,7 @@ OF_BUNDLE = {c.name for c in (*CHECKS, *(c for _, c in OF_FILE)) if c.of_target}
 @cache
 def nets(name: str, weights: Path) -> dict[str, Net]:
     source, at = MODELS[name]
-    whole = net_of(source if source.startswith("zoo:") else str(weights / source), None, None, [], "exact")
+    whole = net_of(source if source.startswith("zoo:") else str(weights / source))
     halves = whole.partition(at=at)
     assert halves.edge is not None
     assert halves.cloud is not None

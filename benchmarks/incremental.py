@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from fluxcompile import Policy
 from fluxcompile.measure.peers import arrays
-from fluxcompile.runtime.video import fit, frames
+from fluxcompile.runtime.fit import fit
+from fluxcompile.runtime.video import frames
 from fluxcompile.sources import net_of
 
 RADII = (0, 16, 32, 64, None)

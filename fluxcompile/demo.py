@@ -23,9 +23,10 @@ from fluxcompile.options import VIDEO, Frames, Policy
 from fluxcompile.pages import run_of
 from fluxcompile.play import Array, Playback, Setting
 from fluxcompile.runtime import report
+from fluxcompile.runtime.fit import fit
 from fluxcompile.runtime.heads import Candidates
 from fluxcompile.runtime.salience import LEAST, Salience, painted
-from fluxcompile.runtime.video import Writer, fit, frames, probe
+from fluxcompile.runtime.video import Writer, frames, probe
 from fluxcompile.tasks import Task, overlaps
 from fluxcompile.tasks.boxes import SEEN, box_figures, compare_boxes, shift_boxes
 

@@ -161,9 +161,10 @@ def real_clip(
 
     after: the edge's half of a cut net, which makes the cloud's maps of the frames.
     """
+    from fluxcompile.runtime.fit import fit
     from fluxcompile.runtime.motion import Reference as Aligned
     from fluxcompile.runtime.motion import align
-    from fluxcompile.runtime.video import fit, frames
+    from fluxcompile.runtime.video import frames
 
     front = None if after is None else _Front(after, program)
     spec = _image(after or program, clip)

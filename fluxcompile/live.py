@@ -18,8 +18,8 @@ from fluxcompile.panels import jpeg
 from fluxcompile.play import boxes_in
 from fluxcompile.runtime.cut_edge import CutEdge
 from fluxcompile.runtime.edge import Answer, Edge
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.overlay import Seen, tinted
-from fluxcompile.runtime.transport import Image
 
 PICTURE_EVERY_S = 0.15
 """Between two pictures; numbers come with every answer."""

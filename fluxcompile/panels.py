@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.runtime import report
+from fluxcompile.runtime.fit import Image, Placement
 from fluxcompile.runtime.overlay import Seen, draw_arrows, draw_inset, tinted
-from fluxcompile.runtime.video import Image, Placement
 
 WORK = (235, 110, 20)
 BOXED = (60, 220, 110)

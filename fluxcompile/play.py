@@ -14,9 +14,10 @@ import numpy.typing as npt
 from fluxcompile.options import Policy
 from fluxcompile.panels import Strip, panel
 from fluxcompile.runtime import report
+from fluxcompile.runtime.fit import Image, Placement
 from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.overlay import Seen, legend
-from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, Writer
+from fluxcompile.runtime.video import TruncatedVideo, Writer
 from fluxcompile.tasks import Task, task_of
 from fluxcompile.tasks.boxes import CLEAR
 

@@ -17,6 +17,7 @@ from fluxcompile.runtime.codecs import Codecs
 from fluxcompile.runtime.cut_edge import CutEdge, FirstHalf
 from fluxcompile.runtime.device import Device, ThisMachine
 from fluxcompile.runtime.edge import Answer, Edge
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.half import HalfCamera, MapCoder
 from fluxcompile.runtime.latency import Latency
 from fluxcompile.runtime.link import Link
@@ -24,7 +25,6 @@ from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.proxy import Proxy
 from fluxcompile.runtime.sending import PictureCoder
-from fluxcompile.runtime.transport import Image
 from fluxcompile.runtime.worker import Worker
 from fluxcompile.tasks import TASKS, Task
 

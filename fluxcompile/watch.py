@@ -10,9 +10,9 @@ import numpy.typing as npt
 from fluxcompile.errors import TaskError
 from fluxcompile.runtime.camera import Camera
 from fluxcompile.runtime.canvas import Pair
+from fluxcompile.runtime.fit import Image, Placement, fit
 from fluxcompile.runtime.frame import FrameStats
 from fluxcompile.runtime.plan import CpuStream
-from fluxcompile.runtime.video import Image, Placement, fit
 from fluxcompile.tasks import Task
 
 

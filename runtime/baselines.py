@@ -21,13 +21,15 @@ import numpy.typing as npt
 
 from fluxcompile.errors import OptionError
 from fluxcompile.runtime.canvas import Pair, centred
+from fluxcompile.runtime.changed_blocks import QUALITY, from_jpeg, jpeg
 from fluxcompile.runtime.device import Work
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.rate import LinkView
-from fluxcompile.runtime.transport import CODECS, QUALITY, Image, Sender, from_jpeg, jpeg
+from fluxcompile.runtime.transport import CODECS, Sender
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from fluxcompile.errors import InputError
 from fluxcompile.runtime.canvas import Pair, centred
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.frame import leaves
+from fluxcompile.runtime.h264 import MOST_REGIONS, Region
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.miss import BLOCK as MISS_BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.salience import CELL, Salience, regions
-from fluxcompile.runtime.transport import MOST_REGIONS, Image, Receiver, Region
+from fluxcompile.runtime.transport import Receiver
 
 Array = npt.NDArray[Any]
 PER_BLOCK = (BLOCK // MISS_BLOCK) ** 2

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxcompile.errors import InputError
+from fluxcompile.runtime.fit import Image, Placement
 from fluxcompile.runtime.motion import BLOCK
-from fluxcompile.runtime.video import Image, Placement, Source, VideoError, pictures, quarter_turns, upright
+from fluxcompile.runtime.video import Source, VideoError, pictures, quarter_turns, upright
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

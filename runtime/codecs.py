@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from fluxcompile.runtime.changed_blocks import BLOCK
+from fluxcompile.runtime.fit import Image
+from fluxcompile.runtime.h264 import CRF
 from fluxcompile.runtime.moving_average import moving_average
 from fluxcompile.runtime.rate import LinkEstimate
-from fluxcompile.runtime.transport import BLOCK, CODECS, CRF, Image, Packet, Sender
+from fluxcompile.runtime.transport import CODECS, Packet, Sender
 
 KEY_OF_BYTES = 8.0
 """How many times a key packet is larger than one that follows, before one was seen."""

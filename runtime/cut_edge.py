@@ -13,11 +13,11 @@ from fluxcompile.runtime.camera import PER_BLOCK, require_picture
 from fluxcompile.runtime.canvas import Pair, centred
 from fluxcompile.runtime.device import Device, Work
 from fluxcompile.runtime.edge import Answer, Edge
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.half import Crossing, HalfCamera
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.proxy import Proxy
-from fluxcompile.runtime.transport import Image
 
 
 class FirstHalf:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fluxcompile.errors import InputError
 from fluxcompile.options import TILE_PIXELS
 from fluxcompile.runtime import frame
-from fluxcompile.runtime.video import Image
+from fluxcompile.runtime.fit import Image
 
 BLOCK = 8
 VECTOR_BLOCK = 16

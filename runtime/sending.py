@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from fluxcompile.runtime.blocks import block_residual
 from fluxcompile.runtime.codecs import Choice, Codecs
+from fluxcompile.runtime.fit import Image
+from fluxcompile.runtime.h264 import Region
 from fluxcompile.runtime.latency import BLOCK
 from fluxcompile.runtime.rate import LinkEstimate
-from fluxcompile.runtime.transport import Image, Packet, Region, Sender
+from fluxcompile.runtime.transport import Packet, Sender
 
 Coding = Callable[[Callable[[], Packet], str], Awaitable[tuple[Packet, float]]]
 """Runs what makes a packet, of that codec, on a device; gives the packet and the milliseconds that took."""

@@ -24,11 +24,12 @@ from fluxcompile.runtime.baselines import Outcome, Stage, Steps, copied, dense_w
 from fluxcompile.runtime.boundary import MapReceiver, MapSender, View
 from fluxcompile.runtime.canvas import Pair, centred
 from fluxcompile.runtime.device import Work
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.precision import PRECISIONS
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.rate import LinkView
-from fluxcompile.runtime.transport import Image, Sender
+from fluxcompile.runtime.transport import Sender
 
 Array = npt.NDArray[Any]
 FULL_BITS = 8

@@ -10,10 +10,11 @@ from fluxcompile.options import Policy
 from fluxcompile.pages import layers_of, run_of, settings_of, timeline_of
 from fluxcompile.panels import PICTURES, Strip, panel
 from fluxcompile.play import Playback, Setting, boxes_in, largest_error, play
+from fluxcompile.runtime.fit import Image, Placement, fit
 from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.overlay import CAUSES, Seen
 from fluxcompile.runtime.salience import everywhere
-from fluxcompile.runtime.video import Image, Placement, TruncatedVideo, fit
+from fluxcompile.runtime.video import TruncatedVideo
 from fluxcompile.tasks import TASKS, Task
 from fluxcompile.tasks.boxes import box_figures, compare_boxes, shift_boxes
 from tests.fake_net import LAYERS, FakeNet

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fluxcompile.remote import Uplink
     from fluxcompile.runtime.cut_edge import CutEdge
     from fluxcompile.runtime.edge import Answer, Edge
-    from fluxcompile.runtime.video import Image
+    from fluxcompile.runtime.fit import Image
 
 log = logging.getLogger("fluxcompile")
 TokenOption = Annotated[str | None, typer.Option(help="What `serve` printed; or FLUX_TOKEN.", envvar="FLUX_TOKEN")]
@@ -179,7 +179,8 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
 
 def _pictures(camera: str, program: Any, anchored: bool, count: int | None) -> "Iterator[Image]":
     """The camera's frames at the size that the net takes, with a margin where an anchor moves them."""
-    from fluxcompile.runtime.video import fit, frames, scaled
+    from fluxcompile.runtime.fit import fit, scaled
+    from fluxcompile.runtime.video import frames
 
     size, margin = program.frame_size, program.margin if anchored else (0, 0)
     for image in frames(camera, count=count):

@@ -22,7 +22,7 @@ from fluxcompile.errors import OptionError
 
 if TYPE_CHECKING:
     from fluxcompile.play import Setting
-    from fluxcompile.runtime.video import Image, Placement
+    from fluxcompile.runtime.fit import Image, Placement
 
 
 def run(
@@ -105,7 +105,8 @@ def _settings(policies: list[str]) -> "list[Setting]":
 def _fitted(
     clip: str, size: tuple[int, int], margin: tuple[int, int], start: int, count: int | None
 ) -> "Iterator[tuple[Image, Placement]]":
-    from fluxcompile.runtime.video import fit, frames
+    from fluxcompile.runtime.fit import fit
+    from fluxcompile.runtime.video import frames
 
     for image in frames(clip, start=start, count=count):
         yield fit(image, *size, margin=margin)

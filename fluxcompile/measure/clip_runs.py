@@ -17,7 +17,8 @@ from fluxcompile.measure.peers.shown import Shown
 from fluxcompile.measure.timing import second_ms, uncollected
 from fluxcompile.options import VIDEO, Frames, Policy
 from fluxcompile.runtime.canvas import centred
-from fluxcompile.runtime.video import Image, TruncatedVideo, frames, scaled
+from fluxcompile.runtime.fit import Image, scaled
+from fluxcompile.runtime.video import TruncatedVideo, frames
 from fluxcompile.tasks import Delay, Task, delay_figures, task_of
 
 Array = npt.NDArray[Any]

@@ -23,9 +23,10 @@ from fluxcompile.measure.activity import Camera, draw
 from fluxcompile.measure.machine import torch_threads
 from fluxcompile.measure.peers.shown import Shown
 from fluxcompile.options import Frames, Policy
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.latency import BLOCK, fit
 from fluxcompile.runtime.profile import LayerProfile, Profile
-from fluxcompile.runtime.transport import CODECS, Image, Receiver, Sender
+from fluxcompile.runtime.transport import CODECS, Receiver, Sender
 
 if TYPE_CHECKING:
     from fluxcompile.tasks import Task
@@ -226,7 +227,7 @@ def _played(net: Any, stream: Any, clips: Sequence[str], count: int | None) -> I
 
 
 def _pictures(net: Any, stream: Any, clip: str, count: int | None) -> Iterator[Image]:
-    from fluxcompile.runtime.video import fit as fitted
+    from fluxcompile.runtime.fit import fit as fitted
     from fluxcompile.runtime.video import frames
 
     height, width = net.input_shapes[0][:2]

@@ -26,11 +26,12 @@ from fluxcompile.runtime.baselines import (
     run_dense,
 )
 from fluxcompile.runtime.canvas import centred
+from fluxcompile.runtime.fit import Image
+from fluxcompile.runtime.h264 import CRF
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.runtime.profile import Profile
 from fluxcompile.runtime.rate import LinkView
 from fluxcompile.runtime.split_baselines import Coach, Spinn, Split, plan_coach
-from fluxcompile.runtime.transport import CRF, Image
 from fluxcompile.tasks import Task, task_of
 
 BASELINES = ("edge", "raw", "jpeg", "h264", "spinn", "coach", "deltacnn")

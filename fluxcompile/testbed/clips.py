@@ -8,9 +8,9 @@ import numpy as np
 
 from fluxcompile.net import Net
 from fluxcompile.runtime.canvas import centred
+from fluxcompile.runtime.fit import Image, resize, scaled
 from fluxcompile.runtime.frame import leaves
-from fluxcompile.runtime.transport import Image
-from fluxcompile.runtime.video import frames, probe, resize, scaled
+from fluxcompile.runtime.video import frames, probe
 from fluxcompile.tasks import Task
 
 

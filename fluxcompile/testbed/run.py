@@ -16,9 +16,9 @@ from fluxcompile.measure.tuning import BASELINES, Rivals
 from fluxcompile.net import Net
 from fluxcompile.options import VIDEO, Policy
 from fluxcompile.runtime.baselines import Baseline
+from fluxcompile.runtime.h264 import CRF
 from fluxcompile.runtime.profile import find_profile
 from fluxcompile.runtime.rate import LinkView
-from fluxcompile.runtime.transport import CRF
 from fluxcompile.tasks import Task
 from fluxcompile.testbed.clips import Footage, footage
 from fluxcompile.testbed.network import Trace

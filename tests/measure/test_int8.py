@@ -18,7 +18,8 @@ from fluxcompile.measure.peers import int8 as peer
 from fluxcompile.measure.peers.openvino import open_openvino, read
 from fluxcompile.measure.peers.shown import as_input
 from fluxcompile.models import build
-from fluxcompile.runtime.video import Image, Writer, fit, frames
+from fluxcompile.runtime.fit import Image, fit
+from fluxcompile.runtime.video import Writer, frames
 from fluxcompile.tasks import TASKS
 
 SIZE = (64, 96)

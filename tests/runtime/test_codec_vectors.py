@@ -11,8 +11,9 @@ import pytest
 
 from fluxcompile.errors import InputError
 from fluxcompile.runtime.codec_vectors import CodecVectors, compose, frames_with_vectors
+from fluxcompile.runtime.fit import Placement, resize
 from fluxcompile.runtime.motion import Reference, align
-from fluxcompile.runtime.video import Placement, VideoError, resize
+from fluxcompile.runtime.video import VideoError
 
 HEIGHT, WIDTH, STEP = 192, 256, (2, 4)
 SIMPLE = {"preset": "veryfast", "tune": "zerolatency", "crf": "18"}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fluxcompile.errors import InputError
+from fluxcompile.runtime.fit import Image
 from fluxcompile.runtime.overlay import (
     BLOCK,
     CAUSES,
@@ -17,7 +18,6 @@ from fluxcompile.runtime.overlay import (
     legend,
     tinted,
 )
-from fluxcompile.runtime.video import Image
 
 GREY = 100
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxcompile.errors import InputError, OptionError, TransportError
-from fluxcompile.runtime.transport import BLOCK, CODECS, Packet, Receiver, Region, Sender
+from fluxcompile.runtime.changed_blocks import BLOCK
+from fluxcompile.runtime.h264 import Region
+from fluxcompile.runtime.transport import CODECS, Packet, Receiver, Sender
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 

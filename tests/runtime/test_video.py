@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from fluxcompile.runtime.video import Placement, TruncatedVideo, VideoError, Writer, fit, frames, probe, resize
+from fluxcompile.runtime.fit import Placement, fit, resize
+from fluxcompile.runtime.video import TruncatedVideo, VideoError, Writer, frames, probe
 
 
 def picture(index: int, height: int = 48, width: int = 64) -> np.ndarray:

@@ -19,7 +19,8 @@ from fluxcompile.measure.peers.model import Model, quiet
 from fluxcompile.measure.peers.openvino import read, run
 from fluxcompile.measure.peers.peer import Infer, Peer, arrays
 from fluxcompile.measure.timing import second_ms
-from fluxcompile.runtime.video import Image, TruncatedVideo, fit, frames, probe
+from fluxcompile.runtime.fit import Image, fit
+from fluxcompile.runtime.video import TruncatedVideo, frames, probe
 from fluxcompile.tasks import Task, delay_figures
 
 NAME = "openvino-int8"

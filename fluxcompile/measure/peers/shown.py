@@ -12,7 +12,7 @@ from fluxcompile.measure.peers.model import Array, Model
 from fluxcompile.measure.peers.peer import Peer, arrays, peer_run
 from fluxcompile.measure.timing import take_turns
 from fluxcompile.options import Frames
-from fluxcompile.runtime.video import Image
+from fluxcompile.runtime.fit import Image
 
 TRIALS = 5
 """Rounds in which the peers are timed to find the fastest."""

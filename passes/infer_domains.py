@@ -20,11 +20,12 @@ from fluxcompile.geometry import (
 from fluxcompile.ir import op_name, shape
 from fluxcompile.passes.flow import Domain, channels_last, has_domain, layout, read_by
 from fluxcompile.passes.rules import anything
+from fluxcompile.passes.rules_cut import CUTS
 from fluxcompile.passes.rules_join import JOINS
 from fluxcompile.passes.rules_move import MOVES
 from fluxcompile.passes.rules_window import WINDOWS
 
-RULES = JOINS | MOVES | WINDOWS
+RULES = JOINS | MOVES | CUTS | WINDOWS
 """Every rule by ATen name, without overload."""
 SHAPED = {"expand_as", "view_as", "reshape_as", "type_as"}
 """Ops that ask their second operand for its shape or type alone."""

@@ -23,7 +23,11 @@ from torch.fx import Graph, GraphModule, Node
 from fluxcompile.ir import call, fake_mode, op_name
 from fluxcompile.passes.blocking import cache_of, setting
 from fluxcompile.passes.flow import has_domain
+from fluxcompile.passes.rules_cut import CUTS
 from fluxcompile.passes.rules_move import MOVES
+
+MOVING = MOVES.keys() | CUTS.keys()
+"""Ops that only move data."""
 
 
 class Region(nn.Module):
@@ -64,7 +68,7 @@ def _runs(module: GraphModule) -> list[list[Node]]:
 
 def _trimmed(run: list[Node]) -> list[Node]:
     """Without moves at the end: they cost nothing and their results would be cached twice."""
-    while run and op_name(run[-1].target).removeprefix("aten.") in MOVES:
+    while run and op_name(run[-1].target).removeprefix("aten.") in MOVING:
         run = run[:-1]
     return run
 
@@ -75,7 +79,7 @@ def _is_dense(node: Node, run: list[Node]) -> bool:
     name = op_name(node.target)
     if node.target is operator.getitem:
         return False
-    if name.removeprefix("aten.") in MOVES:
+    if name.removeprefix("aten.") in MOVING:
         return any(n in run for n in node.all_input_nodes)
     return name.startswith("aten.")
 

@@ -15,7 +15,8 @@ from fluxcompile.ir import argument, op_name, operand, shape
 from fluxcompile.passes.flow import Join, Remap, domain, has_domain, layout
 from fluxcompile.passes.plan_values import Part, Storage, Value, fresh, part_of
 from fluxcompile.passes.rules import dims_of
-from fluxcompile.passes.rules_move import PAD, RESHAPE
+from fluxcompile.passes.rules_cut import PAD
+from fluxcompile.passes.rules_move import RESHAPE
 
 if TYPE_CHECKING:
     from fluxcompile.passes.lower_plan import Lowering

@@ -23,7 +23,7 @@ from fluxcompile.geometry import (
 from fluxcompile.ir import argument, op_name, operand, schema_arguments, shape
 from fluxcompile.passes.flow import Domain, WindowFlow, has_domain, layout
 from fluxcompile.passes.rules import LETTERS, Rule, anything, joined, pair, row_major, with_other
-from fluxcompile.passes.rules_move import axis_of
+from fluxcompile.passes.rules_cut import axis_of
 
 aten = torch.ops.aten
 

@@ -63,6 +63,7 @@ def export(
     """
     machine, folder = target_of(target), Path(folder)
     policy = policy or Policy(**program.policy)
+    policy.require_engine()
     _require(precision, clip, after, capacity, folder)
     radius = None if policy.exact else policy.radius
     lowered = lower_tensorrt(program, radius)

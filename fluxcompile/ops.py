@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fluxcompile.geometry import Layout, near_pixels, parse_layout
@@ -270,6 +271,33 @@ def gate(new: Tensor, old: Tensor, miss: Tensor, gate: Tensor, layout: str) -> T
         return miss & collect(new != old, layout)
     bound = gate * new.std() if gate > 0 and new.numel() > 1 else gate
     return miss & collect(~((new - old).abs() <= bound), layout)
+
+
+WIDE_SHARE = 0.4
+"""Of a gate by mean change: the share of its bound that the mean change around a row must exceed."""
+
+
+def gate_by_mean(new: Tensor, old: Tensor, miss: Tensor, gate: Tensor, layout: str) -> Tensor:
+    """`gate` with `gate_by="mean"`: the mean change of the row, or around it, exceeds `gate` times the map's spread.
+
+    What changes weakly but widely passes too: where the mean over 5 x 5 rows exceeds WIDE_SHARE of that. Rows that
+    missed beside one that passes, pass with it. Tokens of several maps, and a map of one column, have no neighbours.
+    """
+    if not new.is_floating_point() or not gate > 0:
+        return TABLE["gate"].reference(new, old, miss, gate, layout)  # type: ignore[no-any-return]
+    index = row_index(layout, new.device)
+    change = (new - old).abs().float()
+    rows = index.expand(change.shape).reshape(-1)
+    total = change.new_zeros(len(miss)).index_add_(0, rows, change.reshape(-1))
+    moved = torch.where(miss, total / (change.numel() // len(miss)), 0)
+    bound = gate * (new.float().std() if new.numel() > 1 else 1)
+    grid = _layout(layout).grid
+    if _layout(layout).chain or grid.w == 1:
+        return miss & ~(moved <= bound)
+    at = moved.reshape(1, 1, grid.h, grid.w)
+    passes = ~(at <= bound) | ~(F.avg_pool2d(at, 5, 1, 2) <= WIDE_SHARE * bound)
+    near = F.max_pool2d((passes & miss.reshape(at.shape)).float(), 3, 1, 1) > 0
+    return miss & near.reshape(-1)
 
 
 def _merge_samples() -> Iterator[Sample]:

@@ -34,6 +34,10 @@ class Frames:
             raise OptionError("Frames: scale and std must not be 0")
 
 
+GATES = ("largest", "mean")
+"""What of a cell's change a gate looks at."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is recomputed. `exact=True` equals dense inference; every other knob is an approximation with a price.
@@ -61,12 +65,15 @@ class Policy:
         everything is computed anew: that is then the faster way.
     gate: a recomputed cell counts as changed when its largest change exceeds `gate` times the spread (standard
         deviation) of its map.
+    gate_by: "largest", or "mean": what must exceed that is the mean change over the cell's channels, or that over 5 x 5
+        cells at 0.4 of the gate; cells beside one that passes, pass too.
     """
 
     exact: bool = True
     threshold: float = 0.0
     radius: int | None = None
     gate: float = 0.0
+    gate_by: str = "largest"
     residual: float = 0.0
     exposure: bool = False
     dense: float = 0.6
@@ -96,6 +103,8 @@ class Policy:
             knob = getattr(self, name) or 0
             if not (math.isfinite(knob) and knob >= 0):
                 raise OptionError(f"Policy: {name} must not be negative and must be finite, got {knob}")
+        if self.gate_by not in GATES:
+            raise OptionError(f"Policy: gate_by is {self.gate_by!r}; use {' or '.join(GATES)}")
         for name in ("dense", "freshness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"Policy: {name} is {getattr(self, name)}; it is a share of blocks, from 0 to 1")
@@ -108,7 +117,15 @@ class Policy:
     def behind_cut(self, pixels: float) -> "Policy":
         """Of a net's part behind a cut: what looks at pixels did so before, a radius is in cells of so many pixels."""
         radius = None if self.radius is None else math.ceil(self.radius / pixels)
-        return Policy(exact=self.exact, gate=self.gate, radius=radius)
+        return Policy(exact=self.exact, gate=self.gate, gate_by=self.gate_by, radius=radius)
+
+    def require_engine(self) -> None:
+        """Refuse what an engine has no kernel for."""
+        if self.gate and self.gate_by == "mean":
+            raise OptionError(
+                'Policy: gate_by="mean" looks around each cell, which engines cannot; use gate_by="largest", or a '
+                'stream with backend="cpu", "cuda" or "reference"'
+            )
 
     @property
     def words(self) -> str:
@@ -124,9 +141,9 @@ class Policy:
         return ", ".join([*(["video"] if start is VIDEO else []), *told]) or "equal pixels"
 
 
-def _word(value: float | bool | None) -> str:
-    if value is None:
-        return "none"
+def _word(value: float | bool | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "none"
     return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
 
 
@@ -163,7 +180,10 @@ def parse_policy(text: str) -> Policy:
             raise OptionError(f"policy {text!r}: there is no knob {name!r}; there are {', '.join(kinds)}")
         known = {"none": None, "on": True, "off": False, "true": True, "false": False}
         try:
-            knobs[name] = known[value.lower()] if value.lower() in known else kinds[name](float(value))
+            if kinds[name] is str:
+                knobs[name] = value
+            else:
+                knobs[name] = known[value.lower()] if value.lower() in known else kinds[name](float(value))
         except ValueError as e:
             raise OptionError(f"policy {text!r}: {name} is {value!r}, which is no number") from e
     return replace(start, **knobs)

@@ -59,6 +59,7 @@ class EngineStream(PolicyStream):
         manifest = self._engine.manifest
         built = Policy(**manifest["policy"])
         policy = policy or built
+        policy.require_engine()
         if _radius(policy) != _radius(built):
             raise OptionError(
                 f"the engine is built with radius {_radius(built)}, the policy has {_radius(policy)}; export again"

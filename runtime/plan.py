@@ -58,7 +58,8 @@ class CpuStream(PolicyStream):
         super().__init__(policy, self._takes(program), program.layers, program.template, salience, clock)
         exact = policy.exact
         radius = -1 if exact or policy.radius is None else min(policy.radius, FAR)
-        self._plan.set(0.0 if exact else policy.threshold, 0.0 if exact else policy.gate, radius)
+        gate = 0.0 if exact else policy.gate
+        self._plan.set(0.0 if exact else policy.threshold, gate, radius, policy.gate_by == "mean")
         self._took_ms: npt.NDArray[np.float64] | None = None
 
     def _takes(self, program: Program) -> Taken:

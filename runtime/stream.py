@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fluxcompile.geometry import parse_layout
+from fluxcompile.ops import gate_by_mean
 from fluxcompile.options import Policy
 from fluxcompile.program import Input, Program
 from fluxcompile.runtime.execute import CPU, STILL, TYPES, UNLIMITED, Calls, Executor, constants
@@ -77,6 +78,8 @@ class Stream(PolicyStream):
         self._device = device
         self._waits = device != CPU  # whoever looks at a value waits for the device
         graph = program.graphs["blocked"]
+        if policy.gate_by == "mean":
+            kernels = {**(kernels or {}), "gate": gate_by_mean}
         self._executor = Executor(graph, constants(program, device), kernels=kernels, device=device)
         self._roles: dict[str, list[Input]] = {}
         for i in graph.inputs:

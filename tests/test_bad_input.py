@@ -162,6 +162,7 @@ def test_options_that_mean_nothing(name: str) -> None:
         (lambda: Policy(exact=False, threshold=-1), "must not be negative"),
         (lambda: Policy(exact=False, radius=-1), "must not be negative"),
         (lambda: Policy(exact=False, gate=-0.1), "must not be negative"),
+        (lambda: Policy(exact=False, gate=0.1, gate_by="median"), "gate_by is 'median'; use largest or mean"),
         (lambda: Policy(exact=False, threshold=float("nan")), "negative|finite|NaN"),
         (lambda: Policy(residual=2), "exact=True leaves no room"),
         (lambda: Policy(exact=False, residual=-1), "must not be negative"),

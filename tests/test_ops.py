@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fluxcompile.geometry import parse_layout, strided_window
-from fluxcompile.ops import TABLE, row_index
+from fluxcompile.ops import TABLE, gate_by_mean, row_index
 from tests.helpers import assert_matches
+from tests.kernels.compare import passed_by_mean
 
 SAMPLES = [pytest.param(op, s, id=f"{op.name}-{i}") for op in TABLE.values() for i, s in enumerate(op.samples())]
 op = {name: row.reference for name, row in TABLE.items()}
@@ -159,6 +161,32 @@ def test_gate_passes_only_what_changed(miss: Tensor, moved: Tensor) -> None:
     assert not op["gate"](new, old, miss, torch.tensor(0.5), "1 2 y2 x3").any()
     new[0, 1, 1, 2] = float("nan")
     assert bool(op["gate"](new, old, miss, torch.tensor(0.5), "1 2 y2 x3")[5]) == bool(miss[5])
+
+
+@few
+@given(masks(5 * 7), st.integers(0, 99), st.sampled_from(("1 2 y5 x7", "1 y5.x7 2", "1 2 y35 x1")))
+def test_gate_by_mean_looks_around(miss: Tensor, seed: int, layout: str) -> None:
+    """Strong cells pass with their neighbours, and so do weak ones that are many; but not where rows are in a line."""
+    random = np.random.default_rng(seed)
+    old = random.standard_normal((2, 35)).astype(np.float32)
+    strength = random.choice([0.0, 0.05, 0.3, 1.0, np.nan], (1, 35), p=[0.3, 0.5, 0.1, 0.08, 0.02])
+    new = (old + strength * random.choice([-1, 1], (2, 35))).astype(np.float32)
+    shape = {"1 2 y5 x7": (1, 2, 5, 7), "1 y5.x7 2": (1, 35, 2), "1 2 y35 x1": (1, 2, 35, 1)}[layout]
+    one, two = (torch.from_numpy(v.T if shape[-1] == 2 else v).reshape(shape) for v in (new, old))
+    found = gate_by_mean(one, two, miss, torch.tensor(0.1), layout)
+    in_line = shape[-1] == 1
+    change = np.abs(new - old).mean(0).reshape((35, 1) if in_line else (5, 7))
+    bound = 0.1 * float(one.std())
+    want = passed_by_mean(change, miss.numpy().reshape(change.shape), bound, neighbours=not in_line)
+    assert found.tolist() == want.reshape(-1).tolist()
+
+
+def test_gate_by_mean_of_nothing_passes_what_changed() -> None:
+    old, miss = torch.rand(1, 2, 2, 3), torch.ones(6, dtype=torch.bool)
+    new = old.clone()
+    new[0, 1, 1, 2] += 1e-3
+    found = gate_by_mean(new, old, miss, torch.tensor(0.0), "1 2 y2 x3")
+    assert found.tolist() == [False] * 5 + [True]
 
 
 @few

@@ -28,7 +28,7 @@ OFF: dict[str, dict[str, Any]] = {
 """Each part of a policy, and the knobs that take it away."""
 ON: dict[str, dict[str, Any]] = {
     "vectors": {"vectors": True},
-    "gate": {"gate": 0.25},
+    "gate": {"gate": 0.2, "gate_by": "mean"},
     "freshness": {"freshness": 0.02},
     "budget": {"budget_ms": 8.0},
 }

@@ -32,6 +32,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no support": {"support": 0},
     "support 5": {"support": 5},
     "gate 0.25": {"gate": 0.25},
+    "mean gate 0.2": {"gate": 0.2, "gate_by": "mean"},
     "no exposure": {"exposure": False},
     "no anchor": {"anchor": False},
     "no edge": {"edge": 0.0},

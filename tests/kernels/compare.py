@@ -99,6 +99,22 @@ def gates(draw: st.DrawFn, cells: Array) -> dict[str, Any]:
     return {} if gate == "none" else {"gate": gate, "bound": 0.0, "changed": np.zeros(len(cells), np.uint8)}
 
 
+def passed_by_mean(change: Array, miss: Array, bound: float, neighbours: bool) -> Array:
+    """The cells of a map that a gate by mean change lets pass, by loops; `change` (h, w) is each cell's own mean."""
+    h, w = change.shape
+    change = np.where(miss, change, 0)
+
+    def around(values: Array, y: int, x: int, reach: int) -> Array:
+        return values[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+
+    own = ~(change <= bound)
+    if not neighbours:
+        return own & miss
+    wide = [[not around(change, y, x, 2).sum() / 25 <= 0.4 * bound for x in range(w)] for y in range(h)]
+    passes = (own | np.array(wide)) & miss
+    return np.array([[around(passes, y, x, 1).any() for x in range(w)] for y in range(h)]) & miss
+
+
 def some_cells(rows: int) -> Iterator[Array]:
     """The lists of `cell_lists` that matter, for tests that draw nothing."""
     yield np.empty(0, np.int32)

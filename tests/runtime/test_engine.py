@@ -190,6 +190,8 @@ def test_what_a_stream_refuses_leaves_its_state(net: Net, bundle: Path) -> None:
     assert_matches(got(second), want(second))
     with pytest.raises(OptionError, match="built with radius None, the policy has 4"):
         EngineStream(bundle, Policy(exact=False, radius=4), engine=InOnnxRuntime(bundle))
+    with pytest.raises(OptionError, match=r'gate_by="mean" looks around each cell, which engines cannot'):
+        EngineStream(bundle, Policy(exact=False, gate=0.1, gate_by="mean"), engine=InOnnxRuntime(bundle))
 
 
 def test_a_machine_without_tensorrt_or_cuda_is_told_what_to_do(bundle: Path) -> None:

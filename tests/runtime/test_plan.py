@@ -294,6 +294,7 @@ def test_random_nets_with_policies(data: st.DataObject) -> None:
         "threshold": data.draw(st.sampled_from((0.0, 0.1))),
         "radius": data.draw(st.sampled_from((None, 0, 3, 100))),
         "gate": data.draw(st.sampled_from((0.0, 0.1))),
+        "gate_by": data.draw(st.sampled_from(("largest", "mean"))),
     }
     note(f"{model}\n{settings}")
     exact = settings["threshold"] == settings["gate"] == 0.0 and settings["radius"] in (None, 100)
@@ -307,6 +308,23 @@ def test_random_nets_with_policies(data: st.DataObject) -> None:
             assert_matches(outputs, net.dense(frame))
     stream.reset()
     assert_matches(stream(frame), net.dense(frame))
+
+
+def test_a_gate_by_mean_lets_pass_what_is_weak_but_wide() -> None:
+    """On both backends: one weak cell stops, many side by side go on, where the largest change of each would stop."""
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 3, padding=1)))
+    frame = torch.randn(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    net = fluxcompile(model, frame)
+    for backend in ("cpu", "reference"):
+        moved = {}
+        for gate_by in ("largest", "mean"):
+            for side in (1, 8):
+                stream = net.stream(Policy(exact=False, gate=0.5, gate_by=gate_by), backend=backend)
+                before = stream(frame).clone()
+                weak = frame.clone()
+                weak[..., 4 : 4 + side, 4 : 4 + side] += 0.3 * float(frame.std())
+                moved[gate_by, side] = bool((stream(weak) - before).abs().max() > 1e-3)
+        assert moved == {("largest", 1): False, ("largest", 8): False, ("mean", 1): False, ("mean", 8): True}, backend
 
 
 def test_a_gate_of_nothing_but_large_changes(clip: list[Tensor]) -> None:

@@ -257,6 +257,8 @@ def test_policies_by_name() -> None:
     assert parse_policy("video,radius=none,anchor=off").radius is None
     assert not parse_policy("video,radius=none,anchor=off").anchor
     assert isinstance(parse_policy("video,support=5").support, int)
+    assert parse_policy("video,gate=0.2,gate_by=mean").words == "video, gate 0.2, gate_by mean"
+    assert parse_policy("gate=0.2,gate_by=mean").behind_cut(4).gate_by == "mean"
     assert policy_of("careful") == policy_of(POLICIES["careful"]) == POLICIES["careful"]
     for text, message in (("quick", "is no policy"), ("video,speed=1", "no knob"), ("residual=x", "is no number")):
         with pytest.raises(OptionError, match=message):

@@ -40,6 +40,7 @@ struct AttentionStep : PlanStep {
   private:
     std::vector<int32_t> moved, anew, corrected, near, far;
     std::vector<uint8_t> poor, flags;
+    MeanGate mean_gate;
     bool kept = false;
     int turn = 0;
     float bound = 0;
@@ -139,7 +140,14 @@ struct AttentionStep : PlanStep {
         }
         uint8_t* to = plain.changed->open();
         show_rows(frame, near, 0, to);
-        show_rows(frame, far, frame.gate * bound, to);
+        if (frame.by_mean && frame.gate > 0) {
+            mean_gate.keep(plain.p.out, far);
+            show_rows(frame, far, 0, to);
+            for (const int32_t cell : far) to[cell] = 0;
+            mean_gate.settle(plain.p.out, far, rows(), frame.gate * bound, to);
+        } else {
+            show_rows(frame, far, frame.gate * bound, to);
+        }
         plain.changed->close(0, rows());
         if (all) plain.changed->fill();
         if (frame.fresh && frame.gate > 0) bound = deviation(plain.p.out, rows());

@@ -405,11 +405,12 @@ class Plan {
         bounds_[index] = *given;
     }
 
-    void set(float threshold, float gate, int radius) {
+    void set(float threshold, float gate, int radius, bool by_mean) {
         require(threshold >= 0 && gate >= 0, "set: threshold is ", threshold, ", gate is ", gate,
                 "; both must be at least 0");
         frame_.threshold = threshold;
         frame_.gate = gate;
+        frame_.by_mean = by_mean;
         frame_.radius = radius;
     }
 
@@ -598,7 +599,7 @@ class Plan {
         Pair scale;
     };
 
-    Frame frame_ = {nullptr, nullptr, true, false, 0, 0, -1};
+    Frame frame_ = {nullptr, nullptr, true, false, 0, 0, false, -1};
     std::vector<Rolling> rolling_;
     std::vector<std::unique_ptr<Mask>> masks_;
     std::vector<std::unique_ptr<PlanStep>> steps_;
@@ -662,7 +663,7 @@ void bind_plan(nb::module_& m) {
         .def("placed", &Plan::placed, "index"_a)
         .def("roll", &Plan::roll, "dy"_a, "dx"_a)
         .def("bound_to", &Plan::bound_to, "index"_a, "given"_a.noconvert().none())
-        .def("set", &Plan::set, "threshold"_a, "gate"_a, "radius"_a)
+        .def("set", &Plan::set, "threshold"_a, "gate"_a, "radius"_a, "by_mean"_a = false)
         .def("run", &Plan::run, "fresh"_a, "begin"_a, "end"_a)
         .def("bits", &Plan::bits, "mask"_a)
         .def("any", &Plan::any, "mask"_a)

@@ -14,7 +14,8 @@ struct Frame {
     bool fresh;      // every row of every map is computed
     bool rolled;     // the maps were rolled: what knows its place is computed anew
     float threshold, gate;
-    int radius;  // negative: no limit
+    bool by_mean;  // the gate looks at the mean change of rows and around them, else at the largest of each
+    int radius;    // negative: no limit
 };
 
 struct PlanStep {

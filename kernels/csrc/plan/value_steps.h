@@ -6,6 +6,7 @@
 
 #include "../cpu/kernels.h"
 #include "mask.h"
+#include "mean_gate.h"
 #include "roll.h"
 #include "step.h"
 
@@ -36,6 +37,7 @@ struct KernelStep : PlanStep {
     int phase_y = 0, phase_x = 0, step_y = 1, step_x = 1;  // a transposed convolution works on every step-th row only
     std::vector<int32_t> own;
     std::vector<uint8_t> flags;
+    MeanGate mean_gate;
     float bound = 0;
 
     void run(const Frame& frame) override {
@@ -49,6 +51,8 @@ struct KernelStep : PlanStep {
         // Where spreading is bounded anyway, a gate that only stops equal rows costs more than it saves.
         const bool whole = frame.rolled && placed;
         const bool gated = changed && !frame.fresh && !whole && (frame.gate > 0 || frame.radius < 0);
+        const bool by_mean = gated && frame.by_mean && frame.gate > 0;
+        if (by_mean) mean_gate.keep(p.out, cells);
         if (gated) flags.resize(static_cast<size_t>(n));
         const int parts = n * row_cost < 1e5 ? 1 : std::min(n, frame.pool->size());
         frame.pool->run(parts, [&](int t) {
@@ -57,7 +61,7 @@ struct KernelStep : PlanStep {
             q.out.cells = cells.data() + begin;
             q.out.count = static_cast<int>(static_cast<int64_t>(n) * (t + 1) / parts) - begin;
             q.scratch = frame.scratch[t];
-            if (gated) {
+            if (gated && !by_mean) {
                 q.out.gate = Gate::largest;
                 q.out.bound = frame.gate * bound;
                 q.out.changed = flags.data() + begin;
@@ -72,7 +76,11 @@ struct KernelStep : PlanStep {
             changed->copy(*mask);
         } else {
             uint8_t* to = changed->open();
-            for (int i = 0; i < n; ++i) to[cells[static_cast<size_t>(i)]] = flags[static_cast<size_t>(i)];
+            if (by_mean) {
+                mean_gate.settle(p.out, cells, mask->rows(), frame.gate * bound, to);
+            } else {
+                for (int i = 0; i < n; ++i) to[cells[static_cast<size_t>(i)]] = flags[static_cast<size_t>(i)];
+            }
             changed->close(cells.front(), cells.back() + 1);
         }
     }

@@ -21,8 +21,6 @@ from torch import Tensor
 from fluxcompile.geometry import Layout, near_pixels, parse_layout
 
 Sample = tuple[Any, ...]
-MOTION_BLOCK = 16
-"""Frame pixels per motion vector, down and across."""
 
 
 @dataclass(frozen=True)
@@ -703,55 +701,6 @@ def shift_at(
         inside &= (index + cells >= 0) & (index + cells < n)
         shift.append(cells)
     return torch.stack([torch.where(inside, s, 0) for s in shift]).reshape(2, -1)
-
-
-def _sad_samples() -> Iterator[Sample]:
-    random = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (37, 45), generator=random, dtype=torch.uint8)
-    for frame in (image, image.roll((2, -3), (0, 1)), 255 - image):
-        yield frame, image, torch.tensor([0, 0], dtype=torch.int32), 3
-    yield image.float(), image.float().roll((9, -8), (0, 1)), torch.tensor([8, -7], dtype=torch.int32), 2
-    yield image[:5, :16], image[4:9, :16], torch.tensor([0, 0], dtype=torch.int32), 0
-
-
-def _sad_fake(frame: Tensor, reference: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    blocks = [-(-n // MOTION_BLOCK) for n in frame.shape]
-    return centre.new_empty((2, *blocks)), centre.new_empty(blocks), centre.new_empty(blocks)
-
-
-@define(
-    "sad_motion(Tensor frame, Tensor reference, Tensor centre, int radius) -> (Tensor, Tensor, Tensor)",
-    samples=_sad_samples,
-    fake=_sad_fake,
-)
-def sad_motion(frame: Tensor, reference: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each block of a frame was in the reference, both (h, w) in levels: (vectors, sad, sad of no motion).
-
-    Every vector within `radius` of `centre` is tried; of equal sums of absolute differences the shortest vector wins,
-    then the first. Pixels whose source lies outside do not move, as in `shift_at`.
-    """
-    now, then = frame.int(), reference.int()
-    h, w = now.shape
-    rows, columns = (torch.arange(n, device=now.device) for n in (h, w))
-    pad = [0, -w % MOTION_BLOCK, 0, -h % MOTION_BLOCK]
-
-    def sums(dy: int, dx: int) -> Tensor:
-        y, x = rows[:, None] + dy, columns[None] + dx
-        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
-        moved = torch.where(inside, then[y.clamp(0, h - 1), x.clamp(0, w - 1)], then)
-        apart = torch.nn.functional.pad((now - moved).abs(), pad)
-        found: Tensor = apart.unflatten(1, (-1, MOTION_BLOCK)).unflatten(0, (-1, MOTION_BLOCK)).sum((1, 3)).int()
-        return found
-
-    reach = range(-radius, radius + 1)
-    vectors = sorted(
-        ((int(centre[0]) + i, int(centre[1]) + j) for i in reach for j in reach),
-        key=lambda v: (abs(v[0]) + abs(v[1]), v),
-    )
-    found = torch.stack([sums(*v) for v in vectors])
-    best = (found.long() * len(vectors) + torch.arange(len(vectors), device=now.device)[:, None, None]).min(0).indices
-    at = torch.tensor(vectors, dtype=torch.int32, device=now.device)[best].permute(2, 0, 1).contiguous()
-    return at, found.gather(0, best[None])[0], sums(0, 0)
 
 
 def _source_samples() -> Iterator[Sample]:

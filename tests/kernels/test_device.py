@@ -16,7 +16,6 @@ from fluxcompile.geometry import parse_layout
 from fluxcompile.kernels import _device
 from fluxcompile.kernels.device import describe, kernels, row_factors
 from fluxcompile.ops import TABLE, row_index
-from fluxcompile.runtime.motion import Reference, align
 from tests.helpers import assert_matches
 from tests.kernels.shim import MASKS, both_orders, runner, shimmed
 
@@ -301,26 +300,6 @@ def test_half_is_rounded_as_torch_rounds_it() -> None:
         assert torch.equal(got.view(-1).isnan(), want.isnan())
 
 
-# --- motion -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(48, 64), (37, 45)], ids=["whole blocks", "odd edges"])
-def test_sad_motion_means_what_alignment_means(size: tuple[int, int]) -> None:
-    """Of a picture that moved and was disturbed: the same difference without motion, and none better within reach."""
-    random = np.random.default_rng(0)
-    coarse = torch.from_numpy(random.random((1, 1, 9, 9), np.float32))
-    picture = (255 * F.interpolate(coarse, size, mode="bicubic").clamp(0, 1))[0, 0].to(torch.uint8)
-    frame = picture.roll((3, -2), (0, 1))
-    frame[10:20, 10:30] = torch.from_numpy(random.integers(0, 256, (10, 20), np.uint8))
-    found = align(frame.numpy()[..., None], Reference(picture.numpy()[..., None]), exposure=False, reach=4)
-    counts = F.avg_pool2d(torch.ones(1, 1, *size), 16, ceil_mode=True, divisor_override=1)[0, 0].int()
-    for run in both_orders("sad_motion"):
-        vectors, sad, still = run(frame, picture, torch.zeros(2, dtype=torch.int32), 4)
-        assert torch.equal(still, (torch.from_numpy(found.sad_still) * counts).round().int())
-        assert (sad <= (torch.from_numpy(found.sad) * counts).round().int()).all()
-        assert vectors[:, 1, 1].tolist() == [-3, 2]
-
-
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
@@ -418,7 +397,6 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], inputs: Any, says:
         ("limit", {"frame": [4, 5]}, [(0, "b8", (6,)), (0, "b8", (19,)), *[(0, "i64", (2,))] * 2, *[(0, "i64", (3,))] * 2], [(0, "b8", (6,))], "reach has 19 pixels, the frame 4 x 5"),
         ("limit", {"frame": [4, 5]}, [(0, "b8", (7,)), (0, "b8", (20,)), *[(0, "i64", (2,))] * 2, *[(0, "i64", (3,))] * 2], [(0, "b8", (7,))], "miss has 7 cells, the spans are of 2 x 3"),
         ("miss_window", {"size": [2, 3]}, [(0, "b8", (7,)), (0, "i64", (2, 3)), (0, "i64", (3, 3))], [(0, "b8", (6,))], "miss has 7 rows, the map 2 x 3"),
-        ("sad_motion", {"radius": [-1]}, [(0, "u8", (9, 9))] * 2 + [(0, "i32", (2,))], [], "0 outputs, expected 3"),
         ("unknown", {}, [], [], "no kernel for an op named 'unknown'"),
     ],
 )  # fmt: skip

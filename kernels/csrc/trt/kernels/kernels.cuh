@@ -9,7 +9,6 @@
 #include "motion_reindex.cuh"
 #include "resample.cuh"
 #include "row_scatter.cuh"
-#include "sad_motion.cuh"
 #include "tile_scatter.cuh"
 
 #define FLUX_KERNELS(ENTRY)       \
@@ -22,5 +21,4 @@
     FLUX_MOTION_REINDEX(ENTRY)    \
     FLUX_RESAMPLE(ENTRY)          \
     FLUX_ROW_SCATTER(ENTRY)       \
-    FLUX_SAD_MOTION(ENTRY)        \
     FLUX_TILE_SCATTER(ENTRY)

@@ -4,8 +4,8 @@ namespace flux {
 
 const std::vector<const Op*>& ops() {
     static const std::vector<const Op*> kOps = {
-        &correct_attention(), &gate(),     &halo_gather(), &hold(),       &limit(),       &miss_window(),
-        &motion_reindex(),    &resample(), &row_scatter(), &sad_motion(), &tile_scatter()};
+        &correct_attention(), &gate(),           &halo_gather(), &hold(),        &limit(),
+        &miss_window(),       &motion_reindex(), &resample(),    &row_scatter(), &tile_scatter()};
     return kOps;
 }
 

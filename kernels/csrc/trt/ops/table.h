@@ -13,7 +13,6 @@ const Op& miss_window();
 const Op& motion_reindex();
 const Op& resample();
 const Op& row_scatter();
-const Op& sad_motion();
 const Op& tile_scatter();
 
 }  // namespace flux

@@ -138,8 +138,11 @@ def _write_ops(graph: Graph, writer: Writer, resolver: Resolver, radius: int | N
             if op.op == "flux.reach.default" and radius is None:
                 continue  # nothing is limited
             found = _rule(op)(writer, call)
+        # by the op, not by how many nodes were written: graphs with and without a capacity share their caches
         if isinstance(found, Value):
             found = writer.rename(found, op.name, first)
+        elif op.op != "getitem":
+            found = [writer.rename(value, f"{op.name}.{i}", first) for i, value in enumerate(found)]
         resolver.values[op.name] = found
 
 

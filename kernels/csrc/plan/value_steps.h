@@ -207,11 +207,16 @@ struct InputStep : PlanStep {
     void run(const Frame& frame) override {
         if (frame.fresh) {
             mask->fill();
-            keep(0, rows);
-        } else if (given) {
-            take_given();
+            in_parts(frame, [&](int first, int last) {
+                keep(first, last - first);
+                return Span{first, last};
+            });
         } else {
-            compare(frame.threshold);
+            uint8_t* bits = mask->open();
+            const Span found = in_parts(frame, [&](int first, int last) {
+                return given ? take_given(first, last, bits) : compare(first, last, frame.threshold, bits);
+            });
+            mask->close(found.begin, found.end);
         }
         done = mask->count();
     }
@@ -241,6 +246,28 @@ struct InputStep : PlanStep {
     }
 
   private:
+    static constexpr int kRun = 512;          // pixels looked at together; most runs are equal
+    static constexpr int kLeast = 32 * kRun;  // pixels worth a thread
+
+    struct Span {
+        int begin, end;
+    };
+    std::vector<Span> spans;
+
+    // Every thread takes its own lines of the frame and says where what it found begins and ends.
+    template <class F>
+    Span in_parts(const Frame& frame, const F& take) {
+        const int parts = std::max(1, std::min(frame.pool->size(), rows / kLeast));
+        const int each = ((rows + parts - 1) / parts + kRun - 1) / kRun * kRun;
+        spans.resize(static_cast<size_t>(parts));
+        frame.pool->run(parts, [&](int t) {
+            spans[static_cast<size_t>(t)] = take(std::min(rows, t * each), std::min(rows, (t + 1) * each));
+        });
+        Span all = {rows, 0};
+        for (const Span& one : spans) all = {std::min(all.begin, one.begin), std::max(all.end, one.end)};
+        return all;
+    }
+
     bool is_finite(const T* frame, int first, int n) const {
         int odd = 0;
         for (int plane = 0; plane < (planar ? channels : 1); ++plane) {
@@ -285,30 +312,27 @@ struct InputStep : PlanStep {
         }
     }
 
-    void take_given() {
-        uint8_t* bits = mask->open();
-        int low = rows, high = 0;
-        for (int r = 0; r < rows;) {
-            const void* found = std::memchr(given + r, 1, static_cast<size_t>(rows - r));
-            if (!found) break;
-            const int begin = static_cast<int>(static_cast<const uint8_t*>(found) - given);
-            for (r = begin; r < rows && given[r] == 1; ++r) bits[r] = 1;
+    // Of the pixels first .. last those that the caller named; where they begin and end.
+    Span take_given(int first, int last, uint8_t* bits) {
+        Span found = {rows, 0};
+        for (int r = first; r < last;) {
+            const void* next = std::memchr(given + r, 1, static_cast<size_t>(last - r));
+            if (!next) break;
+            const int begin = static_cast<int>(static_cast<const uint8_t*>(next) - given);
+            for (r = begin; r < last && given[r] == 1; ++r) bits[r] = 1;
             keep(begin, r - begin);
-            low = std::min(low, begin);
-            high = r;
+            found = {std::min(found.begin, begin), r};
         }
-        mask->close(low, high);
+        return found;
     }
 
-    void compare(float threshold) {
-        uint8_t* bits = mask->open();
-        int low = rows, high = 0;
-        constexpr int kRun = 512;  // pixels looked at together; most runs are equal
-        for (int first = 0; first < rows; first += kRun) {
-            const int n = std::min(kRun, rows - first);
+    // The same of those that differ.
+    Span compare(int from, int last, float threshold, uint8_t* bits) {
+        Span found = {rows, 0};
+        for (int first = from; first < last; first += kRun) {
+            const int n = std::min(kRun, last - first);
             if (!any_differs(first, n, threshold)) continue;
-            low = std::min(low, first);
-            high = first + n;
+            found = {std::min(found.begin, first), first + n};
             const ptrdiff_t pixel = planar ? 1 : channels, channel = planar ? rows : 1;
             for (int r = first; r < first + n;) {
                 const int begin = r;
@@ -323,7 +347,7 @@ struct InputStep : PlanStep {
                 ++r;
             }
         }
-        mask->close(low, high);
+        return found;
     }
 
     bool any_differs(int first, int n, float threshold) const {
@@ -379,24 +403,40 @@ struct OutputStep : PlanStep {
         }
         Mask& due = behind ? since : *mask;
         if (whole || due.full()) {
-            write_all();
+            done = in.height * in.width;
+            in_parts(frame, static_cast<int>(done), [&](int first, int last) { write_all(first, last); });
         } else {
-            done = due.count();
-            for (const int32_t r : due.cells()) {
-                for (int c = 0; c < channels; ++c)
-                    out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] = in.at[r * in.step + c];
-            }
+            const std::vector<int32_t>& cells = due.cells();
+            done = static_cast<double>(cells.size());
+            in_parts(frame, static_cast<int>(cells.size()), [&](int first, int last) {
+                for (int i = first; i < last; ++i) {
+                    const int32_t r = cells[static_cast<size_t>(i)];
+                    for (int c = 0; c < channels; ++c)
+                        out[row_at[static_cast<size_t>(r)] + channel_at[static_cast<size_t>(c)]] =
+                            in.at[r * in.step + c];
+                }
+            });
         }
         if (behind && !whole) since.copy(*mask);
         turned = behind = false;
     }
 
   private:
-    void write_all() {
-        const int rows = in.height * in.width;
-        done = rows;
+    static constexpr int kLeast = 1 << 14;  // values worth a thread
+
+    template <class F>
+    void in_parts(const Frame& frame, int count, const F& write) {
+        const int64_t worth = static_cast<int64_t>(count) * channels / kLeast;
+        const int parts = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(frame.pool->size(), worth)));
+        frame.pool->run(parts, [&](int t) {
+            write(static_cast<int>(static_cast<int64_t>(count) * t / parts),
+                  static_cast<int>(static_cast<int64_t>(count) * (t + 1) / parts));
+        });
+    }
+
+    void write_all(int begin, int rows) {
         constexpr int kSpan = 32;  // rows and channels at a time, so that what is read and written stays in the cache
-        for (int first = 0; first < rows; first += kSpan) {
+        for (int first = begin; first < rows; first += kSpan) {
             for (int c0 = 0; c0 < channels; c0 += kSpan) {
                 for (int c = c0; c < std::min(channels, c0 + kSpan); ++c) {
                     for (int r = first; r < std::min(rows, first + kSpan); ++r) {

@@ -7,6 +7,7 @@ import typer
 
 from fluxcompile import options
 from fluxcompile.cli.shared import (
+    POLICY_HELP,
     BackendOption,
     ExampleOption,
     JsonOption,
@@ -39,15 +40,13 @@ def ablate(
     clips: Annotated[
         str | None, typer.Option(metavar="DIR|A,B", help="Take each part of the policy away in turn on these clips.")
     ] = None,
-    policy: Annotated[
-        str, typer.Option(help="Of --clips: exact, careful, video, bold, or knobs, video,residual=3.")
-    ] = "video",
+    policy: Annotated[str, typer.Option(metavar="POLICY", help=f"Of --clips: {POLICY_HELP}")] = "video",
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,
     task: TaskOption = None,
     pixels: PixelsOption = "auto",
     activity: Annotated[float, typer.Option(help="Per cent of the 32-pixel blocks of a frame that are new.")] = 10,
     pattern: PatternOption = "blobs",
-    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of the kernels.")] = 1,
     backend: BackendOption = "cpu",
     rounds: RoundsOption = 10,
     seed: SeedOption = 0,

@@ -8,6 +8,7 @@ import typer
 from fluxcompile import options
 from fluxcompile.cli.shared import (
     MODEL_HELP,
+    POLICY_HELP,
     BackendOption,
     ExampleOption,
     JsonOption,
@@ -48,7 +49,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Of openvino, onnxruntime, torch.compile, torch; all that are here. On cuda: torch-cuda.",
+            help="Dense runtimes beside it: openvino, onnxruntime, torch.compile, torch; by default all that are "
+            "installed. On cuda: torch-cuda.",
         ),
     ] = None,
     seed: SeedOption = 0,
@@ -59,7 +61,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="POLICY",
-            help="Of --clips: exact, careful, video, bold, or knobs, video,residual=3. May be repeated.",
+            help=f"Of --clips: {POLICY_HELP} video when not given. May be repeated.",
         ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of --clips: stop each after so many frames.")] = None,

@@ -23,10 +23,12 @@ from fluxcompile.cli.shared import (
 
 def calibrate(
     model: ModelArgument,
-    clip: Annotated[Path, typer.Argument(help="A clip of the camera; half of it chooses, half of it is the proof.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A clip of the camera; half of it chooses, half of it is the proof.")
+    ],
     agreement: Annotated[float, typer.Option(help="What the task's figure must be at least, from 0 to 1.")] = 0.985,
-    policy: Annotated[str, typer.Option(help="Where to begin: video, or knobs.")] = "video",
-    frames: Annotated[int | None, typer.Option(min=1, help="Of the clip; all.")] = None,
+    policy: Annotated[str, typer.Option(metavar="POLICY", help="Where to begin: video, or knobs.")] = "video",
+    frames: Annotated[int | None, typer.Option(min=1, help="Of the clip; all when not given.")] = None,
     task: TaskOption = None,
     pixels: PixelsOption = "auto",
     example: ExampleOption = None,

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from fluxcompile.cli.shared import JsonOption, TaskOption, console, print_json
+from fluxcompile.cli.shared import POLICY_HELP, JsonOption, TaskOption, console, print_json
 from fluxcompile.errors import OptionError
 from fluxcompile.net import Net, Partition, load, load_partition
 from fluxcompile.options import parse_policy
@@ -40,7 +40,8 @@ def edge(
     ] = None,
     token: TokenOption = None,
     policy: Annotated[
-        str | None, typer.Option(help="As of `run`; video, and for PARTS video,anchor=off, when not given.")
+        str | None,
+        typer.Option(metavar="POLICY", help=f"{POLICY_HELP} video when not given, of PARTS video,anchor=off."),
     ] = None,
     task: TaskOption = None,
     places: Annotated[str, typer.Option(help="Where frames may be computed.")] = "edge,cloud",
@@ -53,11 +54,11 @@ def edge(
         int, typer.Option(min=0, max=51, help="Of H.264: quantiser steps more for what is not salient.")
     ] = 0,
     deadline_ms: Annotated[
-        float | None, typer.Option(min=1, help="An answer later than that is worth nothing.")
+        float | None, typer.Option(min=1, help="Milliseconds after which an answer is worth nothing.")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, help="Of a file; its own rate when not given.")] = None,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of the kernels.")] = 1,
     page: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of a live page on this machine.")] = None,
     log_file: Annotated[Path | None, typer.Option("--log", help="A line of JSON for each answer.")] = None,
     as_json: JsonOption = False,

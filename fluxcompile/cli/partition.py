@@ -31,13 +31,18 @@ def partition(
     edge: Annotated[str | None, typer.Option(metavar="PROFILE", help=f"Of the edge: {PROFILE_HELP}")] = None,
     cloud: Annotated[str | None, typer.Option(metavar="PROFILE", help="Of the cloud, likewise.")] = None,
     mbps: Annotated[float | None, typer.Option(help="Megabits a second between them.")] = None,
-    rtt_ms: Annotated[float | None, typer.Option(help="Round trip between them, milliseconds; 0.")] = None,
-    active: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Share of a frame's blocks that is computed anew; 0.2.")
+    rtt_ms: Annotated[
+        float | None, typer.Option(help="Round trip between them in milliseconds; 0 when not given.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="Of boundary maps: fp32, fp16 or int8, the default.")] = None,
+    active: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of a frame's blocks that is computed anew; 0.2 when not given."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of boundary maps: fp32, fp16 or int8; int8 when not given.")
+    ] = None,
     frame_bytes: Annotated[
-        float | None, typer.Option(help="Of a frame as its transport sends it; its active blocks raw by default.")
+        float | None, typer.Option(help="Of a frame as its transport sends it; its active blocks raw when not given.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for edge.flux and cloud.flux.")] = None,
     example: ExampleOption = None,

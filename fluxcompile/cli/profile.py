@@ -7,6 +7,7 @@ import typer
 
 from fluxcompile import options
 from fluxcompile.cli.shared import (
+    POLICY_HELP,
     ExampleOption,
     JsonOption,
     ModelArgument,
@@ -31,14 +32,14 @@ def profile(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(
-            metavar="POLICY", help="exact, careful, video, bold, or knobs. Of a clip, video; else no change spreads."
-        ),
+        typer.Option(metavar="POLICY", help=f"{POLICY_HELP} Of a clip video when not given; else no change spreads."),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of each clip: stop after so many.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often all is played; the fastest of each frame counts.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Of the kernels.")] = 1,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="What to call it; the processor's name.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call it; the processor's name when not given.")
+    ] = None,
     peers: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Dense runtimes to time: openvino, onnxruntime, torch.compile, torch."),

@@ -10,6 +10,7 @@ from fluxcompile import options
 from fluxcompile.cli.playback import play_with_bar, tell
 from fluxcompile.cli.shared import (
     MODEL_HELP,
+    POLICY_HELP,
     ExampleOption,
     JsonOption,
     PixelsOption,
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
 def run(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file, rtsp:// address or camera index.")],
     model: Annotated[str, typer.Option("-m", "--model", metavar="MODEL", help=MODEL_HELP, show_default=False)],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Annotated mp4.")] = None,
-    report: Annotated[Path | None, typer.Option(help="HTML page about the run.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Annotated mp4 to write.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page about the run to write.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     start: Annotated[int, typer.Option(min=0, help="Skip so many frames first.")] = 0,
     policy: Annotated[
         list[str] | None,
         typer.Option(
             metavar="POLICY",
-            help="exact (the default), careful, video, bold, or knobs, video,residual=3. May be repeated.",
+            help=f"{POLICY_HELP} exact when not given. May be repeated.",
         ),
     ] = None,
     task: TaskOption = None,

@@ -23,7 +23,10 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, help="Of each process.")] = 1,
     cameras: Annotated[int, typer.Option(min=1, help="The most that are taken.")] = 64,
     metrics: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz; 0 for none.")] = 0,
-    identity: Annotated[Path, typer.Option(help="Folder of the certificate and the secret, made once.")] = IDENTITY,
+    identity: Annotated[
+        Path,
+        typer.Option(show_default="~/.fluxcompile/server", help="Folder of the certificate and the secret, made once."),
+    ] = IDENTITY,
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Keep streams on a Ray cluster: auto, local or its address.")
     ] = None,

@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True)  # tables and progress; stdout is for --json and for text that is piped on
 MODEL_HELP = "A .flux, .onnx, .pt2 or Ultralytics .pt file, zoo:NAME, or package.module:callable."
+POLICY_HELP = "exact, careful, video or bold, or knobs, or both: video,residual=3."
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 ExampleOption = Annotated[
@@ -45,7 +46,7 @@ TaskOption = Annotated[
 PatternOption = Annotated[str, typer.Option(metavar="A,B", help="Where it is new: blobs, scattered or both.")]
 BackendOption = Annotated[str, typer.Option(help="What runs our program: cpu, reference, or cuda.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is timed; all take turns in each round.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Other frames, masks and orders.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Another number draws other frames, masks and orders.")]
 
 
 def progress_bar() -> Any:
@@ -112,7 +113,7 @@ def frame_size(net: Any, model: str) -> tuple[int, int]:
         case [(1, 3, _, _)]:
             raise OptionError(f"{model}: was compiled to take tensors; for video, compile it again with --pixels unit")
         case shapes:
-            raise OptionError(f"{model}: takes {shapes}; `run` plays video through nets with one RGB image as input")
+            raise OptionError(f"{model}: takes {shapes}; video plays through nets with one RGB image as input")
 
 
 def print_json(value: dict[str, Any]) -> None:

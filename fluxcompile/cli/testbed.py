@@ -9,7 +9,17 @@ import typer
 from rich import box
 from rich.table import Table
 
-from fluxcompile.cli.shared import JsonOption, console, end, need_plots, opened_net, print_json, tell_notes, words
+from fluxcompile.cli.shared import (
+    POLICY_HELP,
+    JsonOption,
+    console,
+    end,
+    need_plots,
+    opened_net,
+    print_json,
+    tell_notes,
+    words,
+)
 from fluxcompile.errors import OptionError
 from fluxcompile.options import parse_policy
 
@@ -40,23 +50,25 @@ def run_testbed(
     trace: Annotated[
         list[Path] | None, typer.Option(help="CSV of time_s, mbps; may be repeated. Steady links when not given.")
     ] = None,
-    mbps: Annotated[str, typer.Option(help="Means of the links, one for each trace.")] = "130,56,25",
+    mbps: Annotated[str, typer.Option(help="Mean rates of the links in Mbit/s, one for each trace.")] = "130,56,25",
     systems: Annotated[str, typer.Option(help="all, or some of them with / between.")] = "all",
     ablate: Annotated[bool, typer.Option("--ablate", help="Ours with parts left out, too.")] = False,
     cameras: Annotated[str, typer.Option(help="How many share the server.")] = "1",
     frames: Annotated[int, typer.Option(min=2, help="Of each clip measured; as many before them are for tuning.")] = 40,
-    rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of an empty link.")] = 10.0,
-    deadline_ms: Annotated[float, typer.Option(min=1, help="An answer later than that is worth nothing.")] = 100.0,
+    rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of an empty link in milliseconds.")] = 10.0,
+    deadline_ms: Annotated[
+        float, typer.Option(min=1, help="Milliseconds after which an answer is worth nothing.")
+    ] = 100.0,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Of H.264, ours and the baseline's.")] = None,
     coarser: Annotated[
         int, typer.Option(min=0, max=51, help="Of H.264, ours: quantiser steps more for what is not salient.")
     ] = 0,
-    policy: Annotated[str, typer.Option(help="Of ours.")] = "video",
+    policy: Annotated[str, typer.Option(metavar="POLICY", help=f"Of ours: {POLICY_HELP}")] = "video",
     rounds: Annotated[int, typer.Option(min=1, help="Of --profile local: plays, of which the quietest counts.")] = 3,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for JSON, Markdown and plots.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ours beside full offload, SPINN, COACH and DeltaCNN: latency, agreement, traffic, energy; or prediction and fact.
+    """Ours beside full offload, SPINN, COACH and DeltaCNN over links: latency, agreement, traffic, energy.
 
     With --profile paper the code that runs for real runs on a virtual clock, on the paper's devices (Table 1) or those
     of --edge and --cloud, and links. With --profile local edge and server are processes of this machine with a shaped

@@ -17,7 +17,9 @@ from fluxcompile.cli.shared import (
 
 
 def zoo(
-    names: Annotated[list[str] | None, typer.Argument(help="Models: a zoo entry, torchvision/NAME, timm/NAME.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Models: a zoo entry, torchvision/NAME, timm/NAME.")
+    ] = None,
     packages: Annotated[
         str, typer.Option("--from", metavar="A,B", help="Whose models, where none are named: zoo, torchvision, timm.")
     ] = "zoo",

@@ -92,11 +92,13 @@ class Net:
         task: what outputs mean, and so what of them is salient to a policy; guessed from their shapes when not given.
             Of a part of a net it says nothing: what is salient is known when the cloud is done (`CpuStream.hint`).
         """
+        from fluxcompile.tasks import TaskSalience
+
         policy = Policy(**self.program.policy) if policy is None else policy_of(policy)
         backend = backend or ("cpu" if self.program.plan else "reference")
         if backend not in BACKENDS:
             raise OptionError(f"backend is {backend!r}; use {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
-        salience = _Salience(task) if self.program.part is None else None
+        salience = TaskSalience(task) if self.program.part is None else None
         if backend == "cpu":
             try:
                 from fluxcompile.runtime.plan import CpuStream
@@ -260,19 +262,6 @@ class Partition:
                 net.save(path)
                 written.append(path)
         return written
-
-
-class _Salience:
-    """The salience of a task, which the first outputs decide where nobody named it."""
-
-    def __init__(self, task: "Task | str | None") -> None:
-        self._task = task
-
-    def __call__(self, outputs: Any, size: tuple[int, int]) -> Any:
-        from fluxcompile.tasks import task_of
-
-        self._task = task_of(outputs, self._task)
-        return self._task.salience(outputs, size)
 
 
 def _runtime(name: str) -> Any:

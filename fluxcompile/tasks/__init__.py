@@ -36,6 +36,7 @@ __all__ = [
     "Delay",
     "Task",
     "TaskError",
+    "TaskSalience",
     "delay_figures",
     "match",
     "new_object_delays",
@@ -105,3 +106,14 @@ def _guessed(shapes: Sequence[tuple[int, ...]]) -> str:
     if shapes and all(len(s) == 4 and s[0] == 1 and 2 <= s[1] <= MOST_CLASSES for s in shapes):
         return "segment"
     return "regress"
+
+
+class TaskSalience:
+    """The salience of a task, which the first outputs decide where nobody named it."""
+
+    def __init__(self, task: str | Task | None) -> None:
+        self._task = task
+
+    def __call__(self, outputs: Sequence[Array], size: tuple[int, int]) -> Array:
+        self._task = task_of(outputs, self._task)
+        return self._task.salience(outputs, size)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, net: FakeNet) -> list[Any]:
     """Make every model the fake net; return what the command asked for. A model called "bad" does not compile."""
     calls: list[Any] = []
 
-    def compile_model(text: str, *arguments: Any) -> FakeNet:
-        calls.append((text, *arguments[1:]))
+    def compile_model(text: str, *arguments: Any, without: Sequence[str]) -> FakeNet:
+        calls.append((text, *arguments[1:], without))
         if text == "bad":
             raise FluxError("bad: cannot be compiled")
-        return FakeNet(arguments[-1]) if arguments[-1] else net
+        return FakeNet(without) if without else net
 
     monkeypatch.setattr(sources, "find", lambda text: Model(net.module, None))
     monkeypatch.setattr(sources, "compile_model", compile_model)

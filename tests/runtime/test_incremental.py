@@ -154,7 +154,8 @@ def outputs_of(attention: str, policy: Policy, frames: list[Tensor], model: nn.M
     return float(apart.max()), stream.stats.work_share
 
 
-def test_a_gate_carries_changes_beyond_the_radius() -> None:
+@pytest.mark.parametrize("gate_by", ["largest", "mean"])
+def test_a_gate_carries_changes_beyond_the_radius(gate_by: str) -> None:
     """What attention leaves stale without corrections, with a gate between nothing and everything."""
     model, first = tokens(2, token=False), walk(1)[0]
     frames = [first, *(patched(first, 0, x, x, by=4.0) for x in range(4))]
@@ -162,7 +163,10 @@ def test_a_gate_carries_changes_beyond_the_radius() -> None:
     everything, most = outputs_of("exact", Policy(), frames, model)
     assert everything < 1e-4 * stale
     errors, works = zip(
-        *(outputs_of("incremental", Policy(exact=False, radius=0, gate=g), frames, model) for g in (1e-4, 0.05, 9.0)),
+        *(
+            outputs_of("incremental", Policy(exact=False, radius=0, gate=gate, gate_by=gate_by), frames, model)
+            for gate in (1e-4, 0.05, 9.0)
+        ),
         strict=True,
     )
     assert errors[0] < 0.02 * stale

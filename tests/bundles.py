@@ -41,9 +41,12 @@ def altered(bundle: Path, folder: Path, name: str, change: Any, *, hide: bool = 
 
 
 class Machine:
-    """The stand-in for a target: TensorRT, the CUDA runtime and the plugins' library, for scripts run from a bundle."""
+    """The stand-in for a target: TensorRT, the CUDA runtime and the plugins' library, for scripts run from a bundle.
 
-    def __init__(self, folder: Path) -> None:
+    packages: those of TensorRT that are stood in for; the others are what is installed.
+    """
+
+    def __init__(self, folder: Path, packages: tuple[str, ...] = ("tensorrt.py", "tensorrt_rtx.py")) -> None:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             pytest.skip("the stand-in for CUDA takes a C compiler")
@@ -54,7 +57,7 @@ class Machine:
         self.plugins = folder / "libflux_plugins.so"
         (folder / "empty.c").write_text("")
         subprocess.run([compiler, "-shared", "-o", self.plugins, folder / "empty.c"], check=True)
-        for name in ("tensorrt.py", "tensorrt_rtx.py"):
+        for name in packages:
             shutil.copyfile(FAKES / name, folder / name)
 
     def install(self, bundle: Path) -> Path:

@@ -1,5 +1,6 @@
 """What TensorRT's own packages say of a bundle, where they are installed (`make targets`): its names, engines built."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fluxcompile.passes.build_rtx_engine import build_rtx_engine, tensorrt_rtx
 from fluxcompile.passes.lower_tensorrt import lower_tensorrt
 from fluxcompile.passes.quantize_products import quantize_products
 from fluxcompile.rounding import plan_precision
-from tests.bundles import altered, small_net
+from tests.bundles import Machine, altered, small_net
 from tests.helpers import seeded
 from tests.nets import Attention, Tokens
 
@@ -62,6 +63,20 @@ def test_an_engine_is_built_for_two_gpus(bundle: Path) -> None:
     assert found.passed, found.detail
     assert "for sm_86" in found.detail
     assert "for sm_89" in found.detail
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_bundles_own_script_builds_with_the_library(bundle: Path, tmp_path: Path) -> None:
+    """Only CUDA's runtime is stood in for; what runs an engine finds no GPU, and says so."""
+    machine = Machine(tmp_path, packages=())
+    shutil.copytree(bundle, tmp_path / "rtx")
+    built = machine.run(tmp_path / "rtx", "build_engine.py", "--rtx", FAKE_SM="86")
+    assert built.returncode == 0, built.stderr
+    assert "for sm_86, tensorrt_rtx 1." in built.stdout
+    assert (tmp_path / "rtx" / "engine.plan").stat().st_size > 100_000
+    checked = machine.run(tmp_path / "rtx", "run.py", "--check", FAKE_SM="86")
+    assert checked.returncode == 1
+    assert "engine.plan: TensorRT cannot load it" in checked.stderr
 
 
 @pytest.mark.usefixtures("rtx")

@@ -37,7 +37,7 @@ def require_room(memory: Memory, machine: Target, memory_bytes: int) -> None:
         parts = ", ".join(f"{k.removesuffix('_bytes')} {v / 2**20:.0f}" for k, v in parts_of(memory))
         raise ExportError(
             f"{machine.name}: the program needs about {memory.total_bytes / 2**20:.0f} MiB ({parts}), the device has "
-            f"{usable / 2**20:.0f} to give; compile for smaller frames, or say its memory if it has more"
+            f"{usable / 2**20:.0f} to give; compile for smaller frames, or say what it has (--memory-gib)"
         )
 
 

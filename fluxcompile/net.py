@@ -88,7 +88,7 @@ class Net:
         backend: "cpu" runs the plan with our kernels, with or without torch; "cuda" runs the blocked graph by torch on
             an NVIDIA GPU, with our kernels between its layers; "reference" is plain torch, which decides what a program
             means. None takes "cpu" for a program that has a plan.
-        threads: of the kernels; results do not depend on how many.
+        threads: of the kernels; more of them change results by rounding alone.
         task: what outputs mean, and so what of them is salient to a policy; guessed from their shapes when not given.
             Of a part of a net it says nothing: what is salient is known when the cloud is done (`CpuStream.hint`).
         """

@@ -29,9 +29,9 @@ Array = npt.NDArray[Any]
 class CpuStream(PolicyStream):
     """The state of one camera, computed by the CPU kernels.
 
-    threads: of the kernels; results do not depend on how many. variant: of the kernels, the best of this machine when
-    not given. A frame that comes with `motion` runs dense. What lies near the edges after a roll keeps what it had of
-    its old neighbours, so that an exact stream runs dense instead.
+    threads: of the kernels; more of them change results by rounding alone. variant: of the kernels, the best of this
+    machine when not given. A frame that comes with `motion` runs dense. What lies near the edges after a roll keeps
+    what it had of its old neighbours, so that an exact stream runs dense instead.
     """
 
     follows_motion = False

@@ -44,7 +44,10 @@ def sources(repo: Path) -> Path:
 
 def copied(folder: Path) -> None:
     """The plugins' sources as a bundle holds them; what is there and the same keeps its time."""
-    for name, source in plugin_sources().items():
+    wanted = plugin_sources()
+    for gone in {path for path in folder.rglob("*") if path.is_file()} - {folder / name for name in wanted}:
+        gone.unlink()
+    for name, source in wanted.items():
         copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not copy.exists() or copy.read_bytes() != source.read_bytes():

@@ -190,7 +190,7 @@ def test_clips_are_found(folder: Path, tmp_path: Path) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch, net: Net) -> list[Any]:
     calls: list[Any] = []
     monkeypatch.setattr(sources, "find", lambda text: Model(Bright().eval(), None))
-    monkeypatch.setattr(sources, "compile_model", lambda *arguments: calls.append(arguments) or net)
+    monkeypatch.setattr(sources, "compile_model", lambda *arguments, **options: calls.append(arguments) or net)
     return calls
 
 

@@ -34,7 +34,7 @@ from fluxcompile.runtime.serve import Server
 from fluxcompile.testbed.clips import Footage, footage
 
 GROWTH = 0.03
-CODEC_MB = 2.0
+CODEC_MB = 1.0
 """Of a stream that turns to H.264: its decoder, and what many of them leave between what is in use."""
 DRIFT = 0.01
 COMPARED_EVERY = 20

@@ -104,7 +104,10 @@ def _kind(picture: "VideoFrame") -> str:
 
 
 def _vectors(picture: "VideoFrame", since: int) -> CodecVectors | None:
-    data = picture.side_data.get("MOTION_VECTORS")
+    from av.sidedata import sidedata
+
+    container: Any = sidedata.SideDataContainer  # a picture's own container and the picture keep each other alive
+    data = container(picture).get("MOTION_VECTORS")
     if data is None:
         return None
     vectors = data.to_ndarray()

@@ -83,14 +83,12 @@ class Decoder:
         self._size = size
         self._context = open_decoder("h264", size)
 
-    def decode(self, data: bytes) -> tuple[Image, Any]:
+    def decode(self, data: bytes) -> Image:
         import cv2
 
         frame = decode_one(self._context, data, tuple(n + n % 2 for n in self._size))
         image = cv2.cvtColor(frame.to_ndarray(format="yuv420p"), cv2.COLOR_YUV2RGB_I420)
-        return np.ascontiguousarray(image[: self._size[0], : self._size[1]], np.uint8), frame.side_data.get(
-            "MOTION_VECTORS"
-        )
+        return np.ascontiguousarray(image[: self._size[0], : self._size[1]], np.uint8)
 
 
 def open_decoder(name: str, size: tuple[int, int]) -> Any:
@@ -99,7 +97,7 @@ def open_decoder(name: str, size: tuple[int, int]) -> Any:
     context: Any = av.CodecContext.create(name, "r")
     context.thread_count = 1
     most = int(np.prod([n + DECODER_PADDING for n in size]))
-    context.options = {"flags": "+low_delay", "flags2": "+export_mvs", "err_detect": "explode", "max_pixels": str(most)}
+    context.options = {"flags": "+low_delay", "err_detect": "explode", "max_pixels": str(most)}
     return context
 
 

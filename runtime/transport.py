@@ -7,7 +7,6 @@ a key packet begins anew. Pictures are uint8 (height, width, 3), red first, all 
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -93,7 +92,6 @@ class Receiver:
     def __init__(self, size: tuple[int, int] | None = None) -> None:
         self.size = size
         self.view: Image | None = None
-        self.vectors: Any = None
         self._next, self._broken = 0, True
         self._h264: h264.Decoder | None = None
 
@@ -107,7 +105,7 @@ class Receiver:
         return packet.at >= self._next if packet.key else packet.at == self._next and not self._broken
 
     def receive(self, packet: Packet) -> Image:
-        """The view with the packet; `vectors` is then the stream's motion, None where the codec has none."""
+        """The view with the packet."""
         if packet.codec not in CODECS:
             raise TransportError(f"a packet of codec {packet.codec!r}; this side knows {', '.join(CODECS)}")
         if not all(1 <= n <= LARGEST_SIDE for n in packet.size):
@@ -116,11 +114,11 @@ class Receiver:
             raise TransportError(f"a packet of size {packet.size}, this stream has {self.size}")
         if not self.follows(packet):
             raise TransportError(f"packet {packet.at} came where {self._next} was to come; send a key packet")
-        self._next, self._broken, self.vectors = packet.at + 1, True, None
+        self._next, self._broken = packet.at + 1, True
         if packet.codec == "h264":
             if packet.key or self._h264 is None:
                 self._h264 = h264.Decoder(packet.size)
-            view, self.vectors = self._h264.decode(packet.data)
+            view = self._h264.decode(packet.data)
         else:
             view = with_blocks(packet.codec, packet.data, packet.size, None if packet.key else self.view)
         view.setflags(write=False)

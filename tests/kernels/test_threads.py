@@ -116,6 +116,33 @@ def test_attention_is_corrected_the_same_whatever_the_threads(variant: str) -> N
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+def test_a_large_frame_comes_in_and_goes_out_by_all_threads(kind: type, planar: bool, named: bool) -> None:
+    """The frame, as an output, is what came: whole, or of what differs, or of what is named as new."""
+    side, c, threads = 224, 3, 3
+    rows = side * side
+    plan: Any = _cpu.Plan("plain", threads)
+    x, seen = np.zeros((side, side, c), np.float32), plan.mask(rows)
+    held = np.zeros((c, side, side) if planar else (side, side, c), np.uint8) if kind is np.uint8 else None
+    step = plan.input(seen, x, planar, held)
+    out = plan.output(seen, x, np.arange(rows) * c, np.arange(c), rows * c)
+    plan.set(0.0, 0.0, -1)
+    result, random = np.zeros(rows * c, np.float32), np.random.default_rng(0)
+    image = random.integers(0, 200, (side, side, c)).astype(kind)
+    for i, (top, left) in enumerate(((0, 0), (3, 5), (70, 100), (150, 0), (215, 215))):
+        image = image.copy()
+        image[top : top + 80, left : left + 9] += 1
+        given = (image != x).any(2).view(np.uint8) if named else None
+        missed = int((image != x).any(2).sum()) if i else rows
+        assert plan.feed(step, np.ascontiguousarray(image.transpose(2, 0, 1)) if planar else image, given)
+        plan.bind(out, result)
+        plan.run(i == 0, 0, len(plan))
+        assert plan.count(seen) == missed
+        np.testing.assert_array_equal(result.reshape(image.shape), image)
+
+
 def test_plans_come_and_go() -> None:
     """Their threads end with them, asleep or awake, with and without work done."""
     for pause in (0.0, 0.02):

@@ -19,7 +19,7 @@ from fluxcompile.runtime.frame import leaves
 from fluxcompile.runtime.overlay import Seen, legend
 from fluxcompile.runtime.video import TruncatedVideo, Writer
 from fluxcompile.tasks import Task, task_of
-from fluxcompile.tasks.boxes import CLEAR
+from fluxcompile.tasks.boxes import CLEAR, boxes_of
 
 Array = npt.NDArray[Any]
 
@@ -206,10 +206,8 @@ def _timed(infer: Callable[[Image], Any], image: Image) -> tuple[list[Array], fl
 
 def boxes_in(result: Any) -> npt.NDArray[np.float32] | None:
     """The clear boxes of a task's result, where it has boxes."""
-    if not isinstance(result, np.ndarray) or result.ndim != 2 or result.shape[1] < 6:
-        return None
-    clear: npt.NDArray[np.float32] = result[result[:, 4] >= CLEAR]
-    return clear
+    found = boxes_of(result)
+    return None if found is None else found[found[:, 4] >= CLEAR]
 
 
 def largest_error(one: Array, two: Array) -> float:

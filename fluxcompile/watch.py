@@ -10,10 +10,11 @@ import numpy.typing as npt
 from fluxcompile.errors import TaskError
 from fluxcompile.runtime.camera import Camera
 from fluxcompile.runtime.canvas import Pair
-from fluxcompile.runtime.fit import Image, Placement, fit
+from fluxcompile.runtime.fit import Image, Placement, scaled
 from fluxcompile.runtime.frame import FrameStats
 from fluxcompile.runtime.plan import CpuStream
 from fluxcompile.tasks import Task
+from fluxcompile.tasks.boxes import boxes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +33,18 @@ class Watched:
     @property
     def boxes(self) -> npt.NDArray[np.float32]:
         """[n, 6 and more]: xyxy in pixels of the picture, score, class, then x, y and score of each keypoint."""
-        if not isinstance(self.result, np.ndarray) or self.result.ndim != 2 or self.result.shape[1] < 6:
+        found = boxes_of(self.result)
+        if found is None:
             raise TaskError("boxes: what this task gives are none; `result` is what it gives")
-        return self.placement.boxes_to_source(self.result)
+        return self.placement.boxes_to_source(found)
 
 
 def watch(stream: CpuStream, task: Task, size: Pair, margin: Pair, pictures: Iterator[Image]) -> Iterator[Watched]:
     """Pictures of any size through a stream of a net of `size`; margin: what an anchor needs around them."""
     camera = Camera(stream, task, size)
     for picture in pictures:
-        image, placement = fit(picture, *size, margin=margin if stream.policy.anchor else (0, 0))
-        camera.look(np.ascontiguousarray(placement.crop(image)))
+        shown = scaled(picture, *size, margin if stream.policy.anchor else (0, 0))
+        camera.look(np.ascontiguousarray(shown))
         result = camera.compute().result
         assert stream.stats is not None
-        yield Watched(picture, result, placement, stream.stats)
+        yield Watched(picture, result, Placement.middle(shown, *size, picture), stream.stats)

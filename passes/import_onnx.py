@@ -66,8 +66,8 @@ class _Importer:
             self.values[name] = self.recorder.input(name, shape, dtype)  # type: ignore[assignment]  # a Value acts as one
         own = [value.name for value in graph.output]
         wanted = list(outputs or own)
-        made = {name for node in graph.node for name in node.output}
-        unknown = [name for name in wanted if name not in (*made, *own)]
+        known = {name for node in graph.node for name in node.output} | set(own)
+        unknown = [name for name in wanted if name not in known]
         if unknown:
             raise OnnxImportError(
                 f"outputs: no value is called {', '.join(unknown)}; the file's own are {', '.join(own)}"

@@ -23,6 +23,12 @@ class Placement:
     source_height: int
     source_width: int
 
+    @classmethod
+    def middle(cls, shown: Image, height: int, width: int, source: Image) -> "Placement":
+        """Of what is shown of the source, in the middle of height x width."""
+        (h, w), (source_height, source_width) = shown.shape[:2], source.shape[:2]
+        return cls((height - h) // 2, (width - w) // 2, h, w, source_height, source_width)
+
     @property
     def scale_y(self) -> float:
         return self.height / self.source_height
@@ -68,10 +74,8 @@ def fit(
     margin: pixels that it leaves free down and across, for an anchor to move it.
     """
     resized = scaled(frame, height, width, margin)
-    inner_height, inner_width = resized.shape[:2]
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    placement = Placement(top, left, inner_height, inner_width, frame.shape[0], frame.shape[1])
-    if (inner_height, inner_width) == (height, width):
+    placement = Placement.middle(resized, height, width, frame)
+    if (placement.height, placement.width) == (height, width):
         return resized, placement
     return centred(resized, (height, width), fill), placement
 

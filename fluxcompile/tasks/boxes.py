@@ -51,6 +51,12 @@ def strongest(found: heads.Candidates) -> Boxes:
     return boxes[np.asarray(kept, np.int64).reshape(-1)]
 
 
+def boxes_of(result: Any) -> Boxes | None:
+    """A task's result, where it is boxes."""
+    is_boxes = isinstance(result, np.ndarray) and result.ndim == 2 and result.shape[1] >= 6
+    return result if is_boxes else None
+
+
 def match(boxes: Boxes, others: Boxes, overlap: float, likeness: Array | None = None) -> list[int]:
     """For each box the one of the others that it is, or -1: same class, one to one, the best scores choose first.
 
